@@ -1,0 +1,284 @@
+/*
+ * virtio-blk: what the files of the device share
+ *
+ * A request's way: queue.c -> request.c -> (batch.c | commands.c | zoned.c |
+ * scsi.c) -> engine -> request.c.  Nothing below calls back up except for the
+ * completion.  docs/architecture.rst has the picture, threads and locks.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef HW_BLOCK_VIRTIO_BLK_INTERNAL_H
+#define HW_BLOCK_VIRTIO_BLK_INTERNAL_H
+
+#include "block/accounting.h"
+#include "hw/virtio/virtio-blk.h"
+#include "batch.h"
+#include "parse.h"
+
+/*
+ * VirtIOBlkQueue: one virtqueue and the thread that serves it.
+ *
+ * Every field but @reset is constant between realize and unrealize, or belongs
+ * to the thread that runs @ctx.  Where there is no ioeventfd, vCPU threads and
+ * the main loop serve the queue, one at a time, under the BQL.
+ */
+struct VirtIOBlkQueue {
+    VirtIOBlock *dev;
+    VirtQueue *vq;
+    AioContext *ctx;
+    /*
+     * Requests popped and neither given back, parked nor dropped.  Written by
+     * the queue's thread, read by the main loop while it waits for 0.
+     */
+    unsigned in_flight;
+    /*
+     * The driver reset this queue and has not enabled it again.  Written
+     * under the BQL while the queue's notifier is detached.
+     */
+    bool reset;
+};
+
+/*
+ * VirtIOBlockReq: one request, from pop to completion.  Owned by the queue's
+ * thread; while it is parked, by the list of stopped requests.
+ */
+struct VirtIOBlockReq {
+    VirtQueueElement elem;              /* first: allocated by the ring code */
+    VirtIOBlkQueue *queue;
+    VirtIOBlkFrame frame;
+    QEMUIOVector qiov;                  /* payload of a read or write */
+    BlockAcctCookie acct;
+    VirtIOBlockReq *merged;             /* next request of a merged one */
+    unsigned pending;                   /* segments still running */
+    int ret;                            /* first error of a segment */
+    QSIMPLEQ_ENTRY(VirtIOBlockReq) stopped_link;
+};
+
+/*
+ * VirtIOBlkEngine: the way requests go down.
+ *
+ * The functions are called in the thread of the request's queue and complete
+ * in it.  @ret of a completion is 0 or a negative errno.
+ */
+struct VirtIOBlkEngine {
+    const char *name;
+    /*
+     * Read or write: @req and those behind req->merged, adjacent and @niov
+     * memory segments in all, end with virtio_blk_rw_done() each.
+     */
+    void (*rw)(VirtIOBlockReq *req, bool is_write, unsigned niov);
+    /* Ends with virtio_blk_flush_done(). */
+    void (*flush)(VirtIOBlockReq *req);
+    /* Bytes; both end with virtio_blk_segment_done() once per call. */
+    void (*discard)(VirtIOBlockReq *req, int64_t offset, int64_t bytes);
+    void (*write_zeroes)(VirtIOBlockReq *req, int64_t offset, int64_t bytes,
+                         bool may_unmap);
+};
+
+/* engine-block.c: everything that QEMU's block layer can open. */
+extern const VirtIOBlkEngine virtio_blk_engine_block;
+
+/* engine.c */
+
+/*
+ * virtio_blk_engine_check: is the io-engine property something we have?
+ * Main loop, during realize.
+ */
+bool virtio_blk_engine_check(VirtIOBlock *s, Error **errp);
+
+/*
+ * virtio_blk_engine_select: pick the best engine that may serve the node as
+ * it is now.  Called while the node is drained or has no requests; BQL.
+ * @why: for the trace, what made us look
+ */
+void virtio_blk_engine_select(VirtIOBlock *s, const char *why);
+
+/* request.c */
+
+/*
+ * virtio_blk_big_endian: are request fields big-endian (legacy drivers of
+ * big-endian targets; VIRTIO 1.4, 5.2.6.3)?
+ */
+bool virtio_blk_big_endian(VirtIOBlock *s);
+
+/*
+ * virtio_blk_capacity: of the medium now, in 512-byte sectors.  Any thread.
+ */
+uint64_t virtio_blk_capacity(VirtIOBlock *s);
+
+/* virtio_blk_block_sectors: logical block size in 512-byte sectors. */
+uint32_t virtio_blk_block_sectors(VirtIOBlock *s);
+
+/*
+ * virtio_blk_request_start: parse a request and set it going.
+ * @batch: where reads and writes wait for company
+ *
+ * Returns false when its framing is beyond repair; the device is broken then
+ * (virtio_error()) and the request still the caller's.
+ */
+bool virtio_blk_request_start(VirtIOBlockReq *req, VirtIOBlkBatch *batch);
+
+/*
+ * virtio_blk_batch_submit: send the reads or writes of @batch down, merged
+ * where they are adjacent, and empty it.
+ */
+void virtio_blk_batch_submit(VirtIOBlock *s, VirtIOBlkBatch *batch);
+
+/*
+ * virtio_blk_req_finish: give a request back to the driver and free it.
+ * @written: bytes written to the start of the device-writable payload
+ *
+ * Reports a used length that is true to the byte (VIRTIO 1.4, 2.7.8.2).
+ */
+void virtio_blk_req_finish(VirtIOBlockReq *req, uint8_t status,
+                           size_t written);
+
+/*
+ * virtio_blk_req_drop: free a request that the driver will never hear of
+ * again, because its device or queue is being reset.
+ */
+void virtio_blk_req_drop(VirtIOBlockReq *req);
+
+/* virtio_blk_rw_done: end one read or write; called by engines. */
+void virtio_blk_rw_done(VirtIOBlockReq *req, bool is_write, int ret);
+
+/*
+ * virtio_blk_rw_settle: the same when zones have nothing to do with the error:
+ * apply the error policy, or complete.
+ */
+void virtio_blk_rw_settle(VirtIOBlockReq *req, bool is_write, int ret);
+
+/* commands.c: one handler a request type, called through request.c's table */
+
+void virtio_blk_cmd_flush(VirtIOBlockReq *req);
+void virtio_blk_cmd_get_id(VirtIOBlockReq *req);
+void virtio_blk_cmd_discard(VirtIOBlockReq *req);
+void virtio_blk_cmd_write_zeroes(VirtIOBlockReq *req);
+void virtio_blk_cmd_secure_erase(VirtIOBlockReq *req);
+
+/* virtio_blk_flush_done: end a flush. */
+void virtio_blk_flush_done(VirtIOBlockReq *req, int ret);
+
+/* virtio_blk_segment_done: end one segment of a segmented command. */
+void virtio_blk_segment_done(VirtIOBlockReq *req, int ret);
+
+/*
+ * virtio_blk_secure_erase_check: can the medium erase securely?  Main loop,
+ * during realize.
+ */
+bool virtio_blk_secure_erase_check(VirtIOBlock *s, Error **errp);
+
+/* lifetime.c */
+
+void virtio_blk_cmd_get_lifetime(VirtIOBlockReq *req);
+
+/* virtio_blk_lifetime_check: does the medium tell its wear?  As above. */
+bool virtio_blk_lifetime_check(VirtIOBlock *s, Error **errp);
+
+/* zoned.c */
+
+void virtio_blk_cmd_zone_report(VirtIOBlockReq *req);
+void virtio_blk_cmd_zone_mgmt(VirtIOBlockReq *req);
+void virtio_blk_cmd_zone_append(VirtIOBlockReq *req);
+
+/* virtio_blk_zones_used: did the driver negotiate ZONED?  Any thread. */
+bool virtio_blk_zones_used(VirtIOBlock *s);
+
+/*
+ * virtio_blk_zoned_rw_check: may a read or write of @bytes run on a zoned
+ * medium?  VIRTIO_BLK_S_OK, or the status to complete with.
+ */
+uint8_t virtio_blk_zoned_rw_check(VirtIOBlockReq *req, uint64_t bytes);
+
+/*
+ * virtio_blk_zoned_rw_failed: find out whether a read or write failed for
+ * what it asked of its zone, which the driver is told with a status of its
+ * own, or for another reason, which is a matter of the error policy.
+ * @ret: negative errno
+ */
+void virtio_blk_zoned_rw_failed(VirtIOBlockReq *req, bool is_write, int ret);
+
+/* scsi.c */
+
+void virtio_blk_cmd_scsi(VirtIOBlockReq *req);
+
+/* errors.c */
+
+/*
+ * virtio_blk_req_failed: apply the user's error policy to a failed request.
+ * @error: a positive errno
+ * @is_read: which policy, rerror or werror
+ *
+ * Returns true when the request is dealt with (reported to the driver or
+ * parked); false when the policy is to ignore and it must end as if well.
+ */
+bool virtio_blk_req_failed(VirtIOBlockReq *req, bool is_read, int error);
+
+/*
+ * virtio_blk_vm_change: VM state handler; starts parked requests again, each
+ * in the thread of its queue.  BQL.
+ */
+void virtio_blk_vm_change(void *opaque, bool running, RunState state);
+
+/*
+ * virtio_blk_stopped_drop: drop the parked requests of @q, or of all queues
+ * when it is NULL.  BQL, nothing in flight.
+ */
+void virtio_blk_stopped_drop(VirtIOBlock *s, VirtIOBlkQueue *q);
+
+/* queue.c */
+
+/* virtio_blk_queues_init: make the queues and place them; BQL. */
+bool virtio_blk_queues_init(VirtIOBlock *s, Error **errp);
+
+/* virtio_blk_queues_cleanup: undo virtio_blk_queues_init(); BQL. */
+void virtio_blk_queues_cleanup(VirtIOBlock *s);
+
+/*
+ * virtio_blk_wait_idle: wait until @q (all queues when NULL) has nothing in
+ * flight.  Main loop or a vCPU thread with the BQL.
+ */
+void virtio_blk_wait_idle(VirtIOBlock *s, VirtIOBlkQueue *q);
+
+/* Hooks of VirtioDeviceClass, all with the BQL. */
+int virtio_blk_start_ioeventfd(VirtIODevice *vdev);
+void virtio_blk_stop_ioeventfd(VirtIODevice *vdev);
+void virtio_blk_queue_reset(VirtIODevice *vdev, uint32_t index);
+void virtio_blk_queue_enable(VirtIODevice *vdev, uint32_t index);
+
+/* Hooks of BlockDevOps, main loop. */
+void virtio_blk_drained_begin(void *opaque);
+void virtio_blk_drained_end(void *opaque);
+
+/* config.c */
+
+/* Hooks of VirtioDeviceClass, all with the BQL. */
+void virtio_blk_get_config(VirtIODevice *vdev, uint8_t *config);
+void virtio_blk_set_config(VirtIODevice *vdev, const uint8_t *config);
+uint64_t virtio_blk_get_features(VirtIODevice *vdev, uint64_t features,
+                                 Error **errp);
+int virtio_blk_validate_features(VirtIODevice *vdev);
+void virtio_blk_set_status(VirtIODevice *vdev, uint8_t status);
+
+/* virtio_blk_resized: BlockDevOps hook, any thread. */
+void virtio_blk_resized(void *opaque);
+
+/* migration.c */
+
+extern const VMStateDescription virtio_blk_vmstate;
+
+/* Hooks of VirtioDeviceClass, all with the BQL. */
+void virtio_blk_save(VirtIODevice *vdev, QEMUFile *f);
+int virtio_blk_load(VirtIODevice *vdev, QEMUFile *f, int version_id);
+int virtio_blk_post_load(VirtIODevice *vdev);
+
+/* virtio_blk_req_init: prepare a request that the ring code allocated. */
+static inline void virtio_blk_req_init(VirtIOBlockReq *req, VirtIOBlkQueue *q)
+{
+    req->queue = q;
+    req->frame.copy = NULL;
+    req->merged = NULL;
+}
+
+#endif

@@ -1,0 +1,414 @@
+/*
+ * virtio-blk: virtqueues, their threads, ioeventfd, drain and queue reset
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "block/aio-wait.h"
+#include "hw/virtio/iothread-vq-mapping.h"
+#include "hw/virtio/virtio-bus.h"
+#include "qapi/error.h"
+#include "qemu/defer-call.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "internal.h"
+
+static VirtIOBlockReq *queue_pop(VirtIOBlkQueue *q)
+{
+    VirtIOBlockReq *req = virtqueue_pop(q->vq, sizeof(*req));
+
+    if (req) {
+        virtio_blk_req_init(req, q);
+        qatomic_set(&q->in_flight, q->in_flight + 1);
+    }
+    return req;
+}
+
+/* Start requests until the ring is empty or the driver broke it. */
+static void queue_pop_all(VirtIOBlkQueue *q, VirtIOBlkBatch *batch)
+{
+    VirtIOBlockReq *req;
+
+    while ((req = queue_pop(q))) {
+        if (!virtio_blk_request_start(req, batch)) {
+            qatomic_set(&q->in_flight, q->in_flight - 1);
+            virtio_blk_req_drop(req);
+            return;
+        }
+    }
+}
+
+static void queue_run(VirtIOBlkQueue *q)
+{
+    /* Polling of the AioContext may have turned them off already. */
+    bool manage_notification = virtio_queue_get_notification(q->vq);
+    VIRTIO_BLK_BATCH_NO_CLEAR VirtIOBlkBatch batch;
+
+    virtio_blk_batch_init(&batch);
+    defer_call_begin();
+    do {
+        if (manage_notification) {
+            virtio_queue_set_notification(q->vq, 0);
+        }
+        queue_pop_all(q, &batch);
+        if (manage_notification) {
+            virtio_queue_set_notification(q->vq, 1);
+        }
+        /* What came before notifications were on again has no other herald. */
+    } while (!virtio_queue_empty(q->vq));
+
+    virtio_blk_batch_submit(q->dev, &batch);
+    defer_call_end();
+}
+
+static void handle_output(VirtIODevice *vdev, VirtQueue *vq)
+{
+    VirtIOBlock *s = VIRTIO_BLK(vdev);
+    VirtIOBlkQueue *q = &s->queues[virtio_get_queue_index(vq)];
+
+    if (!s->ioeventfd_disabled && !s->ioeventfd_started) {
+        /* Legacy drivers kick before DRIVER_OK: start now, it kicks again. */
+        virtio_device_start_ioeventfd(vdev);
+        if (!s->ioeventfd_disabled) {
+            return;
+        }
+    }
+    if (!q->reset) {
+        queue_run(q);
+    }
+}
+
+static bool iothread_usable(VirtIOBlock *s, Error **errp)
+{
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+    BusState *qbus = BUS(qdev_get_parent_bus(DEVICE(s)));
+    VirtioBusClass *k = VIRTIO_BUS_GET_CLASS(qbus);
+
+    if (!k->set_guest_notifiers || !k->ioeventfd_assign) {
+        error_setg(errp, "device is incompatible with iothread "
+                   "(transport does not support notifiers)");
+        return false;
+    }
+    if (!virtio_device_ioeventfd_enabled(vdev)) {
+        error_setg(errp, "ioeventfd is required for iothread");
+        return false;
+    }
+    return true;
+}
+
+/* Fill @ctx, one entry a queue; takes references on iothreads. */
+static bool place_queues(VirtIOBlock *s, AioContext **ctx, Error **errp)
+{
+    VirtIOBlkConf *conf = &s->conf;
+    AioContext *all;
+
+    if (conf->iothread && conf->iothread_vq_mapping_list) {
+        error_setg(errp, "iothread and iothread-vq-mapping properties cannot "
+                   "be set at the same time");
+        return false;
+    }
+    if ((conf->iothread || conf->iothread_vq_mapping_list) &&
+        !iothread_usable(s, errp)) {
+        return false;
+    }
+    if (conf->iothread_vq_mapping_list) {
+        return iothread_vq_mapping_apply(conf->iothread_vq_mapping_list, ctx,
+                                         conf->num_queues, errp);
+    }
+
+    if (conf->iothread) {
+        object_ref(OBJECT(conf->iothread));
+        all = iothread_get_aio_context(conf->iothread);
+    } else {
+        all = qemu_get_aio_context();
+    }
+    for (unsigned i = 0; i < conf->num_queues; i++) {
+        ctx[i] = all;
+    }
+    return true;
+}
+
+bool virtio_blk_queues_init(VirtIOBlock *s, Error **errp)
+{
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+    unsigned num = s->conf.num_queues;
+    g_autofree AioContext **ctx = g_new0(AioContext *, num);
+
+    /* Without notifiers the vCPU threads serve the queues. */
+    s->ioeventfd_disabled = !virtio_device_ioeventfd_enabled(vdev);
+    if (!place_queues(s, ctx, errp)) {
+        return false;
+    }
+
+    s->queues = g_new0(VirtIOBlkQueue, num);
+    for (unsigned i = 0; i < num; i++) {
+        s->queues[i].dev = s;
+        s->queues[i].vq = virtio_add_queue(vdev, s->conf.queue_size,
+                                           handle_output);
+        s->queues[i].ctx = ctx[i];
+    }
+    qemu_coroutine_inc_pool_size(num * s->conf.queue_size / 2);
+    return true;
+}
+
+void virtio_blk_queues_cleanup(VirtIOBlock *s)
+{
+    VirtIOBlkConf *conf = &s->conf;
+
+    assert(!s->ioeventfd_started);
+    for (unsigned i = 0; i < conf->num_queues; i++) {
+        virtio_del_queue(VIRTIO_DEVICE(s), i);
+    }
+    qemu_coroutine_dec_pool_size(conf->num_queues * conf->queue_size / 2);
+    if (conf->iothread_vq_mapping_list) {
+        iothread_vq_mapping_cleanup(conf->iothread_vq_mapping_list);
+    }
+    if (conf->iothread) {
+        object_unref(OBJECT(conf->iothread));
+    }
+    g_free(s->queues);
+    s->queues = NULL;
+}
+
+static bool queues_busy(VirtIOBlock *s, VirtIOBlkQueue *q)
+{
+    if (q) {
+        return qatomic_read(&q->in_flight) > 0;
+    }
+    for (unsigned i = 0; i < s->conf.num_queues; i++) {
+        if (qatomic_read(&s->queues[i].in_flight) > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void virtio_blk_wait_idle(VirtIOBlock *s, VirtIOBlkQueue *q)
+{
+    /*
+     * The drain makes throttled requests go at once.  It does not wait for
+     * requests that it held back itself, such as the parts of a failed merged
+     * request: they run when it ends, hence the second wait.
+     */
+    blk_drain(s->blk);
+    AIO_WAIT_WHILE_UNLOCKED(NULL, queues_busy(s, q));
+}
+
+static void queue_attach(VirtIOBlkQueue *q)
+{
+    /* Also kicks the queue, for what came in while it was detached. */
+    virtio_queue_aio_attach_host_notifier(q->vq, q->ctx);
+}
+
+static void queues_attach(VirtIOBlock *s)
+{
+    for (unsigned i = 0; i < s->conf.num_queues; i++) {
+        if (!s->queues[i].reset) {
+            queue_attach(&s->queues[i]);
+        }
+    }
+}
+
+/* Runs in the queue's thread, so no handler of the queue runs beside it. */
+static void queue_detach_bh(void *opaque)
+{
+    VirtIOBlkQueue *q = opaque;
+
+    virtio_queue_aio_detach_host_notifier(q->vq, q->ctx);
+    /* A kick that no handler saw yet must still be served, or be void. */
+    virtio_queue_host_notifier_read(virtio_queue_get_host_notifier(q->vq));
+}
+
+void virtio_blk_drained_begin(void *opaque)
+{
+    VirtIOBlock *s = opaque;
+
+    if (!s->ioeventfd_started) {
+        return;
+    }
+    for (unsigned i = 0; i < s->conf.num_queues; i++) {
+        virtio_queue_aio_detach_host_notifier(s->queues[i].vq,
+                                              s->queues[i].ctx);
+    }
+}
+
+void virtio_blk_drained_end(void *opaque)
+{
+    VirtIOBlock *s = opaque;
+
+    virtio_blk_engine_select(s, "drained");
+    if (s->ioeventfd_started) {
+        queues_attach(s);
+    }
+}
+
+/* Give every queue its ioeventfd, in one memory transaction. */
+static int host_notifiers_assign(VirtIOBlock *s)
+{
+    VirtioBusState *bus = VIRTIO_BUS(qdev_get_parent_bus(DEVICE(s)));
+    unsigned num = s->conf.num_queues;
+    unsigned n;
+    int ret = 0;
+
+    memory_region_transaction_begin();
+    for (n = 0; n < num; n++) {
+        ret = virtio_bus_set_host_notifier(bus, n, true);
+        if (ret != 0) {
+            error_report("virtio-blk: no host notifier for queue %u: %s",
+                         n, strerror(-ret));
+            break;
+        }
+    }
+    if (ret != 0) {
+        for (unsigned i = 0; i < n; i++) {
+            virtio_bus_set_host_notifier(bus, i, false);
+        }
+    }
+    memory_region_transaction_commit();
+
+    if (ret != 0) {
+        /* Only now: the commit still needed the file descriptors. */
+        for (unsigned i = 0; i < n; i++) {
+            virtio_bus_cleanup_host_notifier(bus, i);
+        }
+    }
+    return ret;
+}
+
+static void host_notifiers_release(VirtIOBlock *s)
+{
+    VirtioBusState *bus = VIRTIO_BUS(qdev_get_parent_bus(DEVICE(s)));
+    unsigned num = s->conf.num_queues;
+
+    memory_region_transaction_begin();
+    for (unsigned i = 0; i < num; i++) {
+        virtio_bus_set_host_notifier(bus, i, false);
+    }
+    memory_region_transaction_commit();
+    for (unsigned i = 0; i < num; i++) {
+        virtio_bus_cleanup_host_notifier(bus, i);
+    }
+}
+
+static int guest_notifiers_set(VirtIOBlock *s, bool assign)
+{
+    BusState *qbus = qdev_get_parent_bus(DEVICE(s));
+    VirtioBusClass *k = VIRTIO_BUS_GET_CLASS(qbus);
+
+    return k->set_guest_notifiers(qbus->parent, s->conf.num_queues, assign);
+}
+
+static int notifiers_assign(VirtIOBlock *s)
+{
+    int ret = guest_notifiers_set(s, true);
+
+    if (ret != 0) {
+        error_report("virtio-blk: no guest notifiers: %s", strerror(-ret));
+        return ret;
+    }
+    ret = host_notifiers_assign(s);
+    if (ret != 0) {
+        guest_notifiers_set(s, false);
+    }
+    return ret;
+}
+
+int virtio_blk_start_ioeventfd(VirtIODevice *vdev)
+{
+    VirtIOBlock *s = VIRTIO_BLK(vdev);
+    Error *err = NULL;
+
+    if (s->ioeventfd_started || s->ioeventfd_starting) {
+        return 0;
+    }
+    s->ioeventfd_starting = true;
+    if (notifiers_assign(s) != 0) {
+        s->ioeventfd_disabled = true;
+        s->ioeventfd_starting = false;
+        return -ENOSYS;
+    }
+
+    /* Block jobs do best in the thread of the first queue; it's no must. */
+    if (blk_set_aio_context(s->blk, s->queues[0].ctx, &err) < 0) {
+        warn_report_err(err);
+    }
+
+    /*
+     * Not before: moving the context drains, and our drain callbacks must not
+     * attach notifiers yet.
+     */
+    s->ioeventfd_starting = false;
+    s->ioeventfd_started = true;
+    /* Paired with the read side of the notifier that the attach kicks. */
+    smp_wmb();
+
+    if (!blk_in_drain(s->blk)) {
+        queues_attach(s);
+    }
+    return 0;
+}
+
+void virtio_blk_stop_ioeventfd(VirtIODevice *vdev)
+{
+    VirtIOBlock *s = VIRTIO_BLK(vdev);
+
+    if (!s->ioeventfd_started || s->ioeventfd_stopping) {
+        return;
+    }
+    s->ioeventfd_stopping = true;
+
+    if (!blk_in_drain(s->blk)) {
+        for (unsigned i = 0; i < s->conf.num_queues; i++) {
+            aio_wait_bh_oneshot(s->queues[i].ctx, queue_detach_bh,
+                                &s->queues[i]);
+        }
+    }
+    host_notifiers_release(s);
+
+    /* From here on a drain neither detaches nor attaches. */
+    s->ioeventfd_started = false;
+
+    /* Restart bottom halves and requests in flight still use notifiers. */
+    virtio_blk_wait_idle(s, NULL);
+    /* It stays where it is when someone else holds it there. */
+    blk_set_aio_context(s->blk, qemu_get_aio_context(), NULL);
+    guest_notifiers_set(s, false);
+    s->ioeventfd_stopping = false;
+}
+
+/*
+ * VIRTIO 1.4, 2.6.1: once the driver reads the reset back, nothing of the
+ * queue may run, complete or notify.
+ */
+void virtio_blk_queue_reset(VirtIODevice *vdev, uint32_t index)
+{
+    VirtIOBlock *s = VIRTIO_BLK(vdev);
+    VirtIOBlkQueue *q;
+
+    if (index >= s->conf.num_queues) {
+        return;
+    }
+    q = &s->queues[index];
+    q->reset = true;
+    if (s->ioeventfd_started) {
+        aio_wait_bh_oneshot(q->ctx, queue_detach_bh, q);
+    }
+    virtio_blk_wait_idle(s, q);
+    virtio_blk_stopped_drop(s, q);
+}
+
+void virtio_blk_queue_enable(VirtIODevice *vdev, uint32_t index)
+{
+    VirtIOBlock *s = VIRTIO_BLK(vdev);
+    VirtIOBlkQueue *q;
+
+    if (index >= s->conf.num_queues || !s->queues[index].reset) {
+        return;
+    }
+    q = &s->queues[index];
+    q->reset = false;
+    if (s->ioeventfd_started && !blk_in_drain(s->blk)) {
+        queue_attach(q);
+    }
+}
