@@ -1,0 +1,70 @@
+/*
+ * virtio-blk qtests: registration and main
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "fixture.h"
+
+static const struct {
+    unsigned where;
+    VblkVariant variant;
+} variants[] = {
+    { VBLK_ON_SPLIT, { "modern-split", VBLK_PCI_MODERN } },
+    { VBLK_ON_PACKED, { "modern-packed", VBLK_PCI_MODERN, .packed = true } },
+    { VBLK_ON_LEGACY, { "legacy", VBLK_PCI_LEGACY } },
+    { VBLK_ON_MMIO, { "mmio", VBLK_MMIO_MODERN } },
+    { VBLK_ON_MMIO_LEGACY, { "mmio-legacy", VBLK_MMIO_LEGACY } },
+    { VBLK_ON_INDIRECT, { "modern-split-indirect", VBLK_PCI_MODERN,
+                          .indirect = true, .event_idx = true } },
+    { VBLK_ON_PACKED_IND, { "modern-packed-indirect", VBLK_PCI_MODERN,
+                            .packed = true, .indirect = true,
+                            .event_idx = true } },
+};
+
+void vblk_add(const char *name, unsigned where,
+              void (*fn)(const VblkVariant *variant))
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(variants); i++) {
+        const VblkVariant *variant = &variants[i].variant;
+        g_autofree char *path = g_strdup_printf("/virtio-blk/%s/%s", name,
+                                                variant->name);
+
+        if (where & variants[i].where) {
+            g_test_add_data_func(path, variant, (GTestDataFunc)fn);
+        }
+    }
+}
+
+void vblk_add_one(const char *name, void (*fn)(void))
+{
+    g_autofree char *path = g_strdup_printf("/virtio-blk/%s", name);
+
+    g_test_add_func(path, fn);
+}
+
+void vblk_add_data(const char *name, const void *data,
+                   void (*fn)(const void *data))
+{
+    g_autofree char *path = g_strdup_printf("/virtio-blk/%s", name);
+
+    g_test_add_data_func(path, data, fn);
+}
+
+VblkOpts vblk_opts(const VblkVariant *variant)
+{
+    return (VblkOpts) {
+        .transport = variant->transport,
+        .packed = variant->packed,
+        .indirect = variant->indirect,
+        .event_idx = variant->event_idx,
+    };
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    vblk_add_request_tests();
+    return g_test_run();
+}
