@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# What the scripts share; sourced by bash.
+
+# say TEXT: one line of progress.
+say()
+{
+    printf '%s\n' "== $*"
+}
+
+# die TEXT: one line that says what is wrong and how to mend it, then exit.
+die()
+{
+    printf '%s\n' "error: $*" >&2
+    exit 1
+}
+
+# cache_dir: where fetched packages are kept between runs.
+cache_dir()
+{
+    printf '%s\n' "${VBLK_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/qemu-virtio-blk}"
+}
+
+# need TOOL PACKAGE: fail clearly when TOOL is not there.
+need()
+{
+    command -v "$1" >/dev/null 2>&1 ||
+        die "$1 is missing; run scripts/setup, or: apt-get install $2"
+}
+
+# mirror_of SUITE: the archive that this machine's apt uses for SUITE.
+mirror_of()
+{
+    apt-get indextargets --format '$(SITE) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
+        awk -v suite="$1" '$2 == suite { sub("/+$", "", $1); print $1; exit }'
+}
+
+# apt_private DIR LIST: print apt options for a source list and state of our
+# own, so that the machine's apt configuration is never touched.  LIST is made
+# of lines without the [signed-by] part, which is added here.
+apt_private()
+{
+    local dir=$1 list=$2 key=/usr/share/keyrings/debian-archive-keyring.gpg
+
+    [ -r "$key" ] || die "no $key; apt-get install debian-archive-keyring"
+    mkdir -p "$dir/lists/partial" "$dir/archives/partial"
+    # apt fetches as the user _apt where it can: let it in.
+    printf '%s\n' "$list" |
+        sed "s|^\\(deb\\(-src\\)\\?\\) |\\1 [signed-by=$key] |" >"$dir/sources.list"
+    printf '%s\n' -o "Dir::Etc::sourcelist=$dir/sources.list" \
+        -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$dir/lists" \
+        -o "Dir::Cache=$dir" -o APT::Sandbox::User=root -qq
+}

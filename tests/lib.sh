@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# What the parts of scripts/check share; sourced by bash.
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+: "${BUILD_DIR:=$top/build}" "${LOG_DIR:=$BUILD_DIR/check/by-hand}"
+: "${QEMU:=$BUILD_DIR/qemu-system-x86_64}" "${QUICK:=}"
+mkdir -p "$LOG_DIR"
+
+# result NAME CODE [WHY]: the line of a test from an exit code, 77 a skip.
+result()
+{
+    case $2 in
+    0) echo "ok $1" ;;
+    77) echo "skip $1 # ${3:-no reason given}" ;;
+    124 | 137) echo "not ok $1 # timed out; ${3:-}" ;;
+    *) echo "not ok $1 # ${3:-exit code $2}" ;;
+    esac
+}
+
+# glib_tests PREFIX SECONDS BINARY [PATTERN]: run each test of a glib test
+# program whose path matches PATTERN in a process of its own.
+glib_tests()
+{
+    local prefix=$1 limit=$2 bin=$3 pattern=${4:-^/} path log rc list n=0
+
+    list=$("$bin" -l 2>/dev/null | grep -E '^/' | grep -E "$pattern") || true
+    if [ -z "$list" ]; then
+        echo "not ok $prefix # $(basename "$bin") lists no test"
+        return 0
+    fi
+    for path in $list; do
+        n=$((n + 1))
+        log=$LOG_DIR/$prefix-$n.log rc=0
+        echo "$bin -p $path" >"$log"
+        timeout -k 5 "$limit" "$bin" --tap -k -p "$path" >>"$log" 2>&1 </dev/null || rc=$?
+        if [ "$rc" -ne 0 ]; then
+            result "$prefix$path" "$rc" "log: $log"
+        elif grep -q '^ok .*# SKIP' "$log"; then
+            result "$prefix$path" 77 "$(sed -n 's/^ok .*# SKIP *//p' "$log" | head -n 1)"
+        elif grep -q '^not ok' "$log" || ! grep -q '^ok' "$log"; then
+            result "$prefix$path" 1 "log: $log"
+        else
+            result "$prefix$path" 0
+        fi
+    done
+}
