@@ -49,5 +49,5 @@ apt_private()
         sed "s|^\\(deb\\(-src\\)\\?\\) |\\1 [signed-by=$key] |" >"$dir/sources.list"
     printf '%s\n' -o "Dir::Etc::sourcelist=$dir/sources.list" \
         -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$dir/lists" \
-        -o "Dir::Cache=$dir" -o APT::Sandbox::User=root -qq
+        -o "Dir::Cache=$dir" -o APT::Sandbox::User=root -o APT::Update::Error-Mode=any -qq
 }
