@@ -28,11 +28,20 @@ need()
         die "$1 is missing; run scripts/setup, or: apt-get install $2"
 }
 
-# mirror_of SUITE: the archive that this machine's apt uses for SUITE.
+# debian_suite: the suite of Debian that this machine's apt is set up for.
+debian_suite()
+{
+    apt-get --print-uris update 2>/dev/null |
+        sed -n "s,^'.*/dists/\(bookworm\|trixie\|forky\|stable\|oldstable\|testing\)/main/binary-.*,\1,p" |
+        sort -u | tail -n 1
+}
+
+# mirror_of SUITE: the archive that this machine's apt uses for SUITE.  Asked
+# of apt's configuration, so it works before any "apt-get update".
 mirror_of()
 {
-    apt-get indextargets --format '$(SITE) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
-        awk -v suite="$1" '$2 == suite { sub("/+$", "", $1); print $1; exit }'
+    apt-get --print-uris update 2>/dev/null |
+        sed -n "s,^'\(.*\)/dists/$1/main/binary-.*,\1,p" | sort -u | tail -n 1
 }
 
 # apt_private DIR LIST: print apt options for a source list and state of our
