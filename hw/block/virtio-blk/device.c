@@ -150,6 +150,7 @@ static void virtio_blk_realize(DeviceState *dev, Error **errp)
     }
     qemu_mutex_init(&s->stopped_lock);
     QSIMPLEQ_INIT(&s->stopped);
+    QLIST_INIT(&s->bounced);
     virtio_blk_engine_select(s, "realize");
 
     /* After virtio_init(): ioeventfd must be up before requests restart. */
@@ -167,8 +168,7 @@ static void virtio_blk_unrealize(DeviceState *dev)
     VirtIODevice *vdev = VIRTIO_DEVICE(dev);
     VirtIOBlock *s = VIRTIO_BLK(dev);
 
-    virtio_blk_wait_idle(s, NULL);
-    virtio_blk_stopped_drop(s, NULL);
+    virtio_blk_abandon(s, NULL);
     qemu_del_vm_change_state_handler(s->vm_change);
     del_boot_device_lchs(dev, FW_SUFFIX);
     virtio_blk_queues_cleanup(s);
@@ -184,9 +184,7 @@ static void virtio_blk_reset(VirtIODevice *vdev)
     VirtIOBlock *s = VIRTIO_BLK(vdev);
 
     assert(!s->ioeventfd_started);
-    virtio_blk_wait_idle(s, NULL);
-    /* Not before: what was in flight may have been parked meanwhile. */
-    virtio_blk_stopped_drop(s, NULL);
+    virtio_blk_abandon(s, NULL);
     for (unsigned i = 0; i < s->conf.num_queues; i++) {
         s->queues[i].reset = false;
     }

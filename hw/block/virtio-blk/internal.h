@@ -135,6 +135,12 @@ void virtio_blk_req_finish(VirtIOBlockReq *req, uint8_t status,
                            size_t written);
 
 /*
+ * virtio_blk_req_push: the last step of virtio_blk_req_finish(), once the
+ * driver's buffers are as it must find them.
+ */
+void virtio_blk_req_push(VirtIOBlockReq *req, size_t written);
+
+/*
  * virtio_blk_req_drop: free a request that the driver will never hear of
  * again, because its device or queue is being reset.
  */
@@ -227,6 +233,28 @@ void virtio_blk_vm_change(void *opaque, bool running, RunState state);
  */
 void virtio_blk_stopped_drop(VirtIOBlock *s, VirtIOBlkQueue *q);
 
+/* bounce.c */
+
+/* virtio_blk_req_bounced: must data go to what is not RAM?  Any thread. */
+bool virtio_blk_req_bounced(VirtIOBlockReq *req);
+
+/*
+ * virtio_blk_req_finish_bounced: do so, and then end the request as
+ * virtio_blk_req_finish() does.  In the thread of the request's queue.
+ */
+void virtio_blk_req_finish_bounced(VirtIOBlockReq *req, size_t written);
+
+/*
+ * virtio_blk_bounced_count: how many requests of @q are below us on the stack,
+ * writing what made somebody call us?  Nobody may wait for these.  BQL.
+ */
+unsigned virtio_blk_bounced_count(VirtIOBlkQueue *q);
+
+/*
+ * virtio_blk_bounced_drop: as virtio_blk_stopped_drop(), for those.
+ */
+void virtio_blk_bounced_drop(VirtIOBlock *s, VirtIOBlkQueue *q);
+
 /* queue.c */
 
 /* virtio_blk_queues_init: make the queues and place them; BQL. */
@@ -240,6 +268,12 @@ void virtio_blk_queues_cleanup(VirtIOBlock *s);
  * flight.  Main loop or a vCPU thread with the BQL.
  */
 void virtio_blk_wait_idle(VirtIOBlock *s, VirtIOBlkQueue *q);
+
+/*
+ * virtio_blk_abandon: wait likewise, then drop what can't be waited for: the
+ * parked requests, and those that caused this call.  For a reset.  BQL.
+ */
+void virtio_blk_abandon(VirtIOBlock *s, VirtIOBlkQueue *q);
 
 /* Hooks of VirtioDeviceClass, all with the BQL. */
 int virtio_blk_start_ioeventfd(VirtIODevice *vdev);

@@ -174,10 +174,10 @@ void virtio_blk_queues_cleanup(VirtIOBlock *s)
 static bool queues_busy(VirtIOBlock *s, VirtIOBlkQueue *q)
 {
     if (q) {
-        return qatomic_read(&q->in_flight) > 0;
+        return qatomic_read(&q->in_flight) > virtio_blk_bounced_count(q);
     }
     for (unsigned i = 0; i < s->conf.num_queues; i++) {
-        if (qatomic_read(&s->queues[i].in_flight) > 0) {
+        if (queues_busy(s, &s->queues[i])) {
             return true;
         }
     }
@@ -193,6 +193,14 @@ void virtio_blk_wait_idle(VirtIOBlock *s, VirtIOBlkQueue *q)
      */
     blk_drain(s->blk);
     AIO_WAIT_WHILE_UNLOCKED(NULL, queues_busy(s, q));
+}
+
+void virtio_blk_abandon(VirtIOBlock *s, VirtIOBlkQueue *q)
+{
+    virtio_blk_wait_idle(s, q);
+    /* Not before: what was in flight may have been parked meanwhile. */
+    virtio_blk_stopped_drop(s, q);
+    virtio_blk_bounced_drop(s, q);
 }
 
 static void queue_attach(VirtIOBlkQueue *q)
@@ -394,8 +402,7 @@ void virtio_blk_queue_reset(VirtIODevice *vdev, uint32_t index)
     if (s->ioeventfd_started) {
         aio_wait_bh_oneshot(q->ctx, queue_detach_bh, q);
     }
-    virtio_blk_wait_idle(s, q);
-    virtio_blk_stopped_drop(s, q);
+    virtio_blk_abandon(s, q);
 }
 
 void virtio_blk_queue_enable(VirtIODevice *vdev, uint32_t index)

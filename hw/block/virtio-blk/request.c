@@ -85,14 +85,26 @@ static void req_release(VirtIOBlockReq *req)
     g_free(req);
 }
 
-void virtio_blk_req_finish(VirtIOBlockReq *req, uint8_t status,
-                           size_t written)
+void virtio_blk_req_push(VirtIOBlockReq *req, size_t written)
 {
     VirtIOBlkQueue *q = req->queue;
     VirtIODevice *vdev = VIRTIO_DEVICE(q->dev);
+
+    virtqueue_push(q->vq, &req->elem, written + 1);
+    if (qemu_in_iothread()) {
+        virtio_notify_irqfd(vdev, q->vq);
+    } else {
+        virtio_notify(vdev, q->vq);
+    }
+    req_release(req);
+}
+
+void virtio_blk_req_finish(VirtIOBlockReq *req, uint8_t status,
+                           size_t written)
+{
     VirtIOBlkFrame *frame = &req->frame;
 
-    trace_virtio_blk_req_complete(vdev, req, status);
+    trace_virtio_blk_req_complete(VIRTIO_DEVICE(req->queue->dev), req, status);
 
     *frame->status = status;
     if (written < frame->in_len) {
@@ -101,15 +113,15 @@ void virtio_blk_req_finish(VirtIOBlockReq *req, uint8_t status,
          * prefix: make one more byte of the prefix defined.
          */
         iov_memset(frame->in, frame->in_num, written, 0, 1);
+    }
+    if (unlikely(virtio_blk_req_bounced(req))) {
+        virtio_blk_req_finish_bounced(req, written);
+        return;
+    }
+    if (written < frame->in_len) {
         unmap_status(req);
     }
-    virtqueue_push(q->vq, &req->elem, written + 1);
-    if (qemu_in_iothread()) {
-        virtio_notify_irqfd(vdev, q->vq);
-    } else {
-        virtio_notify(vdev, q->vq);
-    }
-    req_release(req);
+    virtio_blk_req_push(req, written);
 }
 
 void virtio_blk_req_complete(VirtIOBlockReq *req, uint8_t status)

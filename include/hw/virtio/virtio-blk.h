@@ -22,6 +22,7 @@ OBJECT_DECLARE_TYPE(VirtIOBlock, VirtIOBlkClass, VIRTIO_BLK)
 /* num-queues as the user left it: the transport picks a number. */
 #define VIRTIO_BLK_AUTO_NUM_QUEUES UINT16_MAX
 
+typedef struct VirtIOBlkBounce VirtIOBlkBounce;
 typedef struct VirtIOBlkEngine VirtIOBlkEngine;
 typedef struct VirtIOBlkQueue VirtIOBlkQueue;
 typedef struct VirtIOBlockReq VirtIOBlockReq;
@@ -80,6 +81,9 @@ struct VirtIOBlock {
 
     QemuMutex stopped_lock;
     VirtIOBlkStoppedList stopped;       /* protected by stopped_lock */
+
+    /* Completions whose write to a device's registers is going on. */
+    QLIST_HEAD(, VirtIOBlkBounce) bounced;
 
     bool ioeventfd_disabled;
     bool ioeventfd_started;             /* see virtio_blk_start_ioeventfd() */
