@@ -263,7 +263,7 @@ static void wait_exit(GPid pid, int *wstatus)
     }
     kill(pid, SIGKILL);
     waitpid(pid, wstatus, 0);
-    g_error("QEMU started although it had to refuse");
+    vblk_fail("QEMU started although it had to refuse");
 }
 
 void vblk_fails(const VblkOpts *o, ...)
@@ -303,7 +303,7 @@ void vblk_fails(const VblkOpts *o, ...)
     va_start(ap, o);
     while ((word = va_arg(ap, const char *))) {
         if (!strstr(text, word)) {
-            g_error("'%s' is missing in: %s", word, text);
+            vblk_fail("'%s' is missing in: %s", word, text);
         }
     }
     va_end(ap);
@@ -557,7 +557,7 @@ void vblk_qmp_ok(Vblk *v, const char *fmt, ...)
     if (!qdict_haskey(resp, "return")) {
         g_autoptr(GString) s = qobject_to_json_pretty(QOBJECT(resp), true);
 
-        g_error("QMP command failed: %s", s->str);
+        vblk_fail("QMP command failed: %s", s->str);
     }
     qobject_unref(resp);
 }
@@ -596,7 +596,7 @@ void vblk_expect_event(Vblk *v, const char *name)
     QDict *event = vblk_event(v, name, VBLK_WAIT_MS);
 
     if (!event) {
-        g_error("no event %s within %d ms", name, VBLK_WAIT_MS);
+        vblk_fail("no event %s within %d ms", name, VBLK_WAIT_MS);
     }
     qobject_unref(event);
 }
@@ -728,9 +728,15 @@ bool vblk_needs_machine(const char *machine)
 
 /* ---- requests held in flight ---- */
 
-static void qemu_io_silent(Vblk *v, const char *node, const char *cmd)
+/*
+ * Through the device's own BlockBackend: one made for the command would be
+ * attached to the node, which has to wait for the request that is held.
+ */
+static void qemu_io_silent(Vblk *v, const char *cmd)
 {
-    g_autofree char *out = vblk_qemu_io(v, node, cmd);
+    g_autofree char *line = g_strdup_printf("qemu-io -d %s \"%s\"",
+                                            vblk_qom_path(v), cmd);
+    g_autofree char *out = qtest_hmp(v->qts, "%s", line);
 
     g_assert_cmpstr(g_strstrip(out), ==, "");
 }
@@ -739,21 +745,21 @@ void vblk_hold(Vblk *v, const char *event, const char *tag)
 {
     g_autofree char *cmd = g_strdup_printf("break %s %s", event, tag);
 
-    qemu_io_silent(v, "dbg0", cmd);
+    qemu_io_silent(v, cmd);
 }
 
 void vblk_wait_held(Vblk *v, const char *tag)
 {
     g_autofree char *cmd = g_strdup_printf("wait_break %s", tag);
 
-    qemu_io_silent(v, "dbg0", cmd);
+    qemu_io_silent(v, cmd);
 }
 
 void vblk_release(Vblk *v, const char *tag)
 {
     g_autofree char *cmd = g_strdup_printf("resume %s", tag);
 
-    qemu_io_silent(v, "dbg0", cmd);
+    qemu_io_silent(v, cmd);
 }
 
 void vblk_throttle_on(Vblk *v)

@@ -71,6 +71,7 @@ typedef struct VblkOpts {
     bool msix;                  /* MSI-X rather than INTx (PCI only) */
     bool hotplug;               /* start without the device */
     bool no_disk;               /* no -blockdev by the fixture either */
+    unsigned slot;              /* PCI slot to look at; 0: VBLK_PCI_SLOT */
     unsigned num_queues;        /* 0: leave num-queues alone, set up 1 */
     unsigned queue_size;        /* queue-size=; 0: leave it alone */
     unsigned ring_size;         /* entries to set up; 0: what it offers */
@@ -140,6 +141,13 @@ typedef struct Vblk {
     uint64_t features;          /* accepted */
     VblkQueue q[VBLK_MAX_QUEUES];
 } Vblk;
+
+/* Fail the test with a message of its own, as an assertion does. */
+#define vblk_fail(...) do {                                                  \
+        g_autofree char *msg_ = g_strdup_printf(__VA_ARGS__);                \
+        g_assertion_message(G_LOG_DOMAIN, __FILE__, __LINE__, G_STRFUNC,     \
+                            msg_);                                           \
+    } while (0)
 
 /* ---- life of the machine ---- */
 

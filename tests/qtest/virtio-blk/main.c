@@ -66,5 +66,8 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     vblk_add_request_tests();
+    vblk_add_malformed_tests();
+    vblk_add_ring_tests();
+    vblk_add_merge_tests();
     return g_test_run();
 }

@@ -475,7 +475,7 @@ void vblk_wait(Vblk *v, VblkReq *req, uint32_t *used_len)
 
     while (!vblk_done(v, req)) {
         if (g_get_monotonic_time() > end) {
-            g_error("queue %u: chain %u not completed after %d ms",
+            vblk_fail("queue %u: chain %u not completed after %d ms",
                     req->queue, req->head, VBLK_WAIT_MS);
         }
         g_usleep(20);

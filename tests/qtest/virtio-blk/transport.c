@@ -78,7 +78,7 @@ static int take_cap(Vblk *v, uint8_t cap)
 
 static bool pci_find(Vblk *v)
 {
-    int devfn = QPCI_DEVFN(VBLK_PCI_SLOT, 0);
+    int devfn = QPCI_DEVFN(v->o.slot ?: VBLK_PCI_SLOT, 0);
 
     v->pdev = qpci_device_find(&v->pcibus.bus, devfn);
     if (!v->pdev ||
