@@ -18,30 +18,39 @@ result()
     esac
 }
 
-# glib_tests PREFIX SECONDS BINARY [PATTERN]: run each test of a glib test
-# program whose path matches PATTERN in a process of its own.
+# glib_one PREFIX SECONDS BINARY PATH: run one test of a glib test program in
+# a process of its own.
+glib_one()
+{
+    local prefix=$1 limit=$2 bin=$3 path=$4 log rc=0
+
+    log=$LOG_DIR/$prefix${path//\//-}.log
+    echo "$bin -p $path" >"$log"
+    timeout -k 5 "$limit" "$bin" --tap -k -p "$path" >>"$log" 2>&1 </dev/null || rc=$?
+    if [ "$rc" -ne 0 ]; then
+        result "$prefix$path" "$rc" "log: $log"
+    elif grep -q '^ok .*# SKIP' "$log"; then
+        result "$prefix$path" 77 "$(sed -n 's/^ok .*# SKIP *//p' "$log" | head -n 1)"
+    elif grep -q '^not ok' "$log" || ! grep -q '^ok' "$log"; then
+        result "$prefix$path" 1 "log: $log"
+    else
+        result "$prefix$path" 0
+    fi
+}
+
+# glib_tests PREFIX SECONDS BINARY [PATTERN]: so run each test whose path
+# matches PATTERN, as many at a time as there are processors.
 glib_tests()
 {
-    local prefix=$1 limit=$2 bin=$3 pattern=${4:-^/} path log rc list n=0
+    local prefix=$1 limit=$2 bin=$3 pattern=${4:-^/} list
 
     list=$("$bin" -l 2>/dev/null | grep -E '^/' | grep -E "$pattern") || true
     if [ -z "$list" ]; then
         echo "not ok $prefix # $(basename "$bin") lists no test"
         return 0
     fi
-    for path in $list; do
-        n=$((n + 1))
-        log=$LOG_DIR/$prefix-$n.log rc=0
-        echo "$bin -p $path" >"$log"
-        timeout -k 5 "$limit" "$bin" --tap -k -p "$path" >>"$log" 2>&1 </dev/null || rc=$?
-        if [ "$rc" -ne 0 ]; then
-            result "$prefix$path" "$rc" "log: $log"
-        elif grep -q '^ok .*# SKIP' "$log"; then
-            result "$prefix$path" 77 "$(sed -n 's/^ok .*# SKIP *//p' "$log" | head -n 1)"
-        elif grep -q '^not ok' "$log" || ! grep -q '^ok' "$log"; then
-            result "$prefix$path" 1 "log: $log"
-        else
-            result "$prefix$path" 0
-        fi
-    done
+    export -f result glib_one
+    export LOG_DIR
+    xargs -P "$(nproc)" -I '{}' bash -c 'glib_one "$@"' - \
+        "$prefix" "$limit" "$bin" '{}' <<<"$list"
 }

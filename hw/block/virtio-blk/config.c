@@ -48,6 +48,30 @@ static uint32_t discard_alignment(VirtIOBlock *s)
     return conf->discard_granularity >> BDRV_SECTOR_BITS;
 }
 
+static bool passes_through(BlockDriver *drv)
+{
+    return drv->is_filter || !strcmp(drv->format_name, "raw");
+}
+
+/*
+ * VIRTIO 1.4, 5.2.5.2: no where no sector can be deallocated.  A format
+ * decides by itself; filters and raw do no more than what is below them.
+ */
+static bool write_zeroes_may_unmap(VirtIOBlock *s)
+{
+    BlockDriverState *bs = blk_bs(s->blk);
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    while (bs && bs->drv && bdrv_can_write_zeroes_with_unmap(bs)) {
+        if (!passes_through(bs->drv)) {
+            return true;
+        }
+        bs = bdrv_primary_bs(bs);
+    }
+    return false;
+}
+
 static void layout_segmented(VirtIOBlock *s, VirtIOBlkLayout *layout)
 {
     VirtIOBlkConf *conf = &s->conf;
@@ -64,7 +88,7 @@ static void layout_segmented(VirtIOBlock *s, VirtIOBlkLayout *layout)
             .max_sectors = conf->max_write_zeroes_sectors,
             .max_segments = conf->max_write_zeroes_segments,
         };
-        layout->write_zeroes_may_unmap = true;
+        layout->write_zeroes_may_unmap = s->may_unmap;
     }
     if (offers(s, VIRTIO_BLK_F_SECURE_ERASE)) {
         layout->secure_erase = (VirtIOBlkSegmentLimits) {
@@ -80,11 +104,15 @@ static void layout_zoned(VirtIOBlock *s, VirtIOBlkLayout *layout)
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
     BlockDriverState *bs = blk_bs(s->blk);
 
-    if (!bs || !offers(s, VIRTIO_BLK_F_ZONED)) {
+    if (!bs || !virtio_host_has_feature(vdev, VIRTIO_BLK_F_ZONED)) {
         return;
     }
-    /* VIRTIO 1.4, 5.2.5.2: a driver that refused ZONED sees no zones. */
-    if ((vdev->status & VIRTIO_CONFIG_S_FEATURES_OK) &&
+    /*
+     * VIRTIO 1.4, 5.2.5.2: a driver that refused ZONED sees no zones, nor does
+     * a legacy one, which comes to DRIVER_OK without FEATURES_OK.
+     */
+    if ((vdev->status & (VIRTIO_CONFIG_S_FEATURES_OK |
+                         VIRTIO_CONFIG_S_DRIVER_OK)) &&
         !virtio_blk_zones_used(s)) {
         return;
     }
@@ -136,6 +164,17 @@ void virtio_blk_set_config(VirtIODevice *vdev, const uint8_t *config)
 
     blk_set_enable_write_cache(s->blk,
         config[offsetof(struct virtio_blk_config, wce)] != 0);
+    if (!virtio_blk_config_was_read(s)) {
+        /* Else the copy that migrates would not count on the other side. */
+        virtio_blk_get_config(vdev, vdev->config);
+    }
+}
+
+bool virtio_blk_config_was_read(VirtIOBlock *s)
+{
+    const struct virtio_blk_config *copy = VIRTIO_DEVICE(s)->config;
+
+    return copy->num_queues != 0;
 }
 
 static bool legacy_possible(VirtIOBlock *s, Error **errp)
@@ -244,4 +283,12 @@ void virtio_blk_resized(void *opaque)
     /* The config interrupt needs the BQL; an iothread may have called us. */
     object_ref(OBJECT(opaque));
     aio_bh_schedule_oneshot(qemu_get_aio_context(), notify_config_bh, opaque);
+}
+
+bool virtio_blk_medium_changed(VirtIOBlock *s)
+{
+    bool before = s->may_unmap;
+
+    s->may_unmap = write_zeroes_may_unmap(s);
+    return s->may_unmap != before;
 }

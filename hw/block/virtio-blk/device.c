@@ -27,6 +27,7 @@
 static const BlockDevOps block_ops = {
     .resize_cb = virtio_blk_resized,
     .drained_begin = virtio_blk_drained_begin,
+    .drained_poll = virtio_blk_drained_poll,
     .drained_end = virtio_blk_drained_end,
 };
 
@@ -91,17 +92,48 @@ static bool apply_backend(VirtIOBlkConf *conf, Error **errp)
            blkconf_blocksizes(block, errp);
 }
 
+/* A raw node passes on requests, but not that it is for zones they are. */
+static bool check_hidden_zones(VirtIOBlock *s, Error **errp)
+{
+    BlockDriverState *top = blk_bs(s->blk);
+    BlockDriverState *bs;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    if (top->bl.zoned != BLK_Z_NONE) {
+        return true;
+    }
+    for (bs = bdrv_primary_bs(top); bs; bs = bdrv_primary_bs(bs)) {
+        if (bs->bl.zoned == BLK_Z_HM) {
+            error_setg(errp, "node '%s' hides the zones of '%s', which is "
+                       "host-managed; use drive=%s",
+                       bdrv_get_node_name(top), bdrv_get_node_name(bs),
+                       bdrv_get_node_name(bs));
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Add the features that depend on the medium to those from properties. */
 static bool settle_features(VirtIOBlock *s, Error **errp)
 {
     VirtIOBlkConf *conf = &s->conf;
     BlockLimits *bl = &blk_bs(s->blk)->bl;
 
+    if (!check_hidden_zones(s, errp)) {
+        return false;
+    }
     if (bl->zoned != BLK_Z_NONE) {
         virtio_add_feature(&s->host_features, VIRTIO_BLK_F_ZONED);
         if (bl->zoned == BLK_Z_HM) {
             virtio_clear_feature(&s->host_features, VIRTIO_BLK_F_DISCARD);
         }
+    }
+    if (conf->secure_erase && bl->zoned != BLK_Z_NONE) {
+        error_setg(errp, "secure-erase=on is not for zoned media, whose zones "
+                   "are erased by a reset; use secure-erase=off");
+        return false;
     }
     if (conf->secure_erase) {
         virtio_add_feature(&s->host_features, VIRTIO_BLK_F_SECURE_ERASE);
@@ -152,6 +184,7 @@ static void virtio_blk_realize(DeviceState *dev, Error **errp)
     QSIMPLEQ_INIT(&s->stopped);
     QLIST_INIT(&s->bounced);
     virtio_blk_engine_select(s, "realize");
+    virtio_blk_medium_changed(s);
 
     /* After virtio_init(): ioeventfd must be up before requests restart. */
     s->vm_change = qdev_add_vm_change_state_handler(dev, virtio_blk_vm_change,
@@ -188,7 +221,13 @@ static void virtio_blk_reset(VirtIODevice *vdev)
     for (unsigned i = 0; i < s->conf.num_queues; i++) {
         s->queues[i].reset = false;
     }
-    blk_set_enable_write_cache(s->blk, s->original_wce);
+    if (blk_enable_write_cache(s->blk) != s->original_wce) {
+        blk_set_enable_write_cache(s->blk, s->original_wce);
+        if (virtio_blk_config_was_read(s)) {
+            /* What is gone must not come back with a migration. */
+            virtio_blk_get_config(vdev, vdev->config);
+        }
+    }
 }
 
 static char *get_engine(Object *obj, Error **errp)

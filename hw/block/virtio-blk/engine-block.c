@@ -7,12 +7,6 @@
 #include "qemu/osdep.h"
 #include "internal.h"
 
-static int64_t req_offset(VirtIOBlockReq *req)
-{
-    /* Checked against the capacity before, so it fits. */
-    return req->frame.sector << BDRV_SECTOR_BITS;
-}
-
 static BdrvRequestFlags rw_flags(VirtIOBlock *s)
 {
     return blk_ram_registrar_ok(&s->blk_ram_registrar) ? BDRV_REQ_REGISTERED_BUF
@@ -25,10 +19,10 @@ static void rw_submit(VirtIOBlockReq *req, bool is_write, QEMUIOVector *qiov,
     VirtIOBlock *s = req->queue->dev;
 
     if (is_write) {
-        blk_aio_pwritev(s->blk, req_offset(req), qiov, rw_flags(s),
+        blk_aio_pwritev(s->blk, virtio_blk_req_offset(req), qiov, rw_flags(s),
                         done, opaque);
     } else {
-        blk_aio_preadv(s->blk, req_offset(req), qiov, rw_flags(s),
+        blk_aio_preadv(s->blk, virtio_blk_req_offset(req), qiov, rw_flags(s),
                        done, opaque);
     }
 }

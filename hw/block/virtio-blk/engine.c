@@ -1,32 +1,214 @@
 /*
  * virtio-blk: which engine serves the device
  *
+ * The choice is made while the node has no requests, mostly at the end of a
+ * drained section, in which all changes of the block graph are made.  In a
+ * drained section the fast engine has nothing in flight and no hold on the
+ * node; requests that start nevertheless go to the block layer, which keeps
+ * them until the end.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
+#include "block/aio.h"
+#include "block/aio-wait.h"
 #include "qapi/error.h"
+#include "system/block-backend.h"
 #include "internal.h"
 #include "trace.h"
 
-bool virtio_blk_engine_check(VirtIOBlock *s, Error **errp)
+static bool wants(VirtIOBlock *s, const char *name)
 {
     const char *want = s->conf.io_engine;
 
-    if (!want || !strcmp(want, "auto") ||
-        !strcmp(want, virtio_blk_engine_block.name)) {
+    return want && !strcmp(want, name);
+}
+
+static bool wants_auto(VirtIOBlock *s)
+{
+    return !s->conf.io_engine || wants(s, "auto");
+}
+
+bool virtio_blk_engine_check(VirtIOBlock *s, Error **errp)
+{
+    if (wants_auto(s) || wants(s, virtio_blk_engine_block.name)) {
         return true;
     }
-    error_setg(errp, "io-engine=%s is not known; use auto or block", want);
+#ifdef CONFIG_LINUX_IO_URING
+    if (wants(s, virtio_blk_engine_uring.name)) {
+        return true;
+    }
+    error_setg(errp, "io-engine=%s is not known; use auto, block or io_uring",
+               s->conf.io_engine);
+#else
+    error_setg(errp, "io-engine=%s is not in this build; use auto or block",
+               s->conf.io_engine);
+#endif
     return false;
 }
+
+#ifdef CONFIG_LINUX_IO_URING
+/* May io_uring serve the node as it is now?  Sets s->plain then. */
+static bool uring_allowed(VirtIOBlock *s, const char **why)
+{
+    if (wants(s, virtio_blk_engine_block.name)) {
+        *why = "io-engine=block";
+        return false;
+    }
+    if (!s->ioeventfd_started) {
+        *why = "the queues are not started";
+        return false;
+    }
+    if (!virtio_blk_uring_usable()) {
+        *why = "the kernel has no io_uring for us";
+        return false;
+    }
+    s->plain = virtio_blk_plain_find(s, why);
+    if (s->plain && s->plain->aio_chosen && wants_auto(s)) {
+        *why = "the node's aio option names another way";
+        g_clear_pointer(&s->plain, g_free);
+    }
+    return s->plain != NULL;
+}
+#endif
 
 void virtio_blk_engine_select(VirtIOBlock *s, const char *why)
 {
     const VirtIOBlkEngine *engine = &virtio_blk_engine_block;
 
+    g_clear_pointer(&s->plain, g_free);
+#ifdef CONFIG_LINUX_IO_URING
+    if (uring_allowed(s, &why)) {
+        engine = &virtio_blk_engine_uring;
+    }
+#endif
     if (s->engine != engine) {
-        s->engine = engine;
+        qatomic_set(&s->engine, engine);
         trace_virtio_blk_engine(VIRTIO_DEVICE(s), engine->name, why);
     }
+    /* Everything above is seen by a queue's thread that sees this. */
+    qatomic_store_release(&s->engine_held, false);
+}
+
+void virtio_blk_engine_hold(VirtIOBlock *s)
+{
+    qatomic_set(&s->engine_held, true);
+    /* Paired with the barrier in virtio_blk_engine_enter(). */
+    smp_mb();
+    for (unsigned i = 0; s->engine->let_go && i < s->conf.num_queues; i++) {
+        VirtIOBlkQueue *q = &s->queues[i];
+
+        if (!qatomic_read(&q->fast_letting_go)) {
+            qatomic_set(&q->fast_letting_go, true);
+            s->engine->let_go(q);
+        }
+    }
+}
+
+static void release_bh(void *opaque)
+{
+    VirtIOBlock *s = opaque;
+
+    if (s->engine_waits && !blk_in_drain(s->blk)) {
+        virtio_blk_engine_release(s);
+    }
+    object_unref(OBJECT(s));
+}
+
+void virtio_blk_engine_release(VirtIOBlock *s)
+{
+    /*
+     * The graph's write lock is taken in a drained section that waits for
+     * nobody.  What is in flight ends on the old engine; new requests go to
+     * the block layer until then.
+     */
+    qatomic_set(&s->engine_waits, true);
+    /* Paired with the barrier in idle_kick(). */
+    smp_mb();
+    if (!virtio_blk_engine_busy(s)) {
+        qatomic_set(&s->engine_waits, false);
+        virtio_blk_engine_select(s, "drained");
+    }
+}
+
+/* Wake the main loop: a drain that waits, or a release that could not. */
+static void idle_kick(VirtIOBlock *s)
+{
+    smp_mb();
+    if (qatomic_read(&s->engine_waits)) {
+        object_ref(OBJECT(s));
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), release_bh, s);
+    }
+    aio_wait_kick();
+}
+
+void virtio_blk_engine_let_go(VirtIOBlkQueue *q)
+{
+    qatomic_set(&q->fast_letting_go, false);
+    idle_kick(q->dev);
+}
+
+void virtio_blk_engine_stop(VirtIOBlock *s)
+{
+    s->engine_waits = false;
+    if (!blk_in_drain(s->blk)) {
+        virtio_blk_engine_select(s, "stopped");
+    }
+#ifdef CONFIG_LINUX_IO_URING
+    for (unsigned i = 0; i < s->conf.num_queues; i++) {
+        VirtIOBlkQueue *q = &s->queues[i];
+
+        if (q->uring) {
+            aio_wait_bh_oneshot(q->ctx, virtio_blk_uring_close, q);
+        }
+    }
+#endif
+}
+
+void virtio_blk_engine_inactive(VirtIOBlkQueue *q)
+{
+    VirtIOBlock *s = q->dev;
+
+    qatomic_set(&q->fast_active, q->fast_active - 1);
+    if (q->fast_active == 0) {
+        if (s->engine->idle) {
+            s->engine->idle(q);
+        }
+        idle_kick(s);
+    }
+}
+
+bool virtio_blk_engine_busy(VirtIOBlock *s)
+{
+    for (unsigned i = 0; s->engine->enter && i < s->conf.num_queues; i++) {
+        if (qatomic_read(&s->queues[i].fast_active) ||
+            qatomic_read(&s->queues[i].fast_letting_go)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const VirtIOBlkEngine *virtio_blk_engine_enter(VirtIOBlkQueue *q)
+{
+    VirtIOBlock *s = q->dev;
+    const VirtIOBlkEngine *engine;
+
+    if (!qatomic_read(&s->engine)->enter) {
+        return &virtio_blk_engine_block;
+    }
+    qatomic_set(&q->fast_active, q->fast_active + 1);
+    /*
+     * Either the main loop sees that we are active and waits for us, or we
+     * see that it holds the engine.
+     */
+    smp_mb();
+    engine = qatomic_read(&s->engine);
+    if (!qatomic_load_acquire(&s->engine_held) && engine->enter &&
+        engine->enter(q)) {
+        return engine;
+    }
+    virtio_blk_engine_inactive(q);
+    return &virtio_blk_engine_block;
 }

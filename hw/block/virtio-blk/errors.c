@@ -75,7 +75,7 @@ static void restart_bh(void *opaque)
         /* The device is broken: only a reset can follow. */
         virtio_blk_req_drop(req);
     }
-    virtio_blk_batch_submit(s, &batch);
+    virtio_blk_batch_submit(q, &batch);
     defer_call_end();
 
     /* Paired with the one in restart_queue(). */

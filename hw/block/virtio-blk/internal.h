@@ -23,6 +23,8 @@
  * to the thread that runs @ctx.  Where there is no ioeventfd, vCPU threads and
  * the main loop serve the queue, one at a time, under the BQL.
  */
+typedef struct VirtIOBlkUring VirtIOBlkUring;
+
 struct VirtIOBlkQueue {
     VirtIOBlock *dev;
     VirtQueue *vq;
@@ -37,6 +39,29 @@ struct VirtIOBlkQueue {
      * under the BQL while the queue's notifier is detached.
      */
     bool reset;
+
+    /*
+     * Requests in a fast engine, and 1 while the queue's thread hands it some.
+     * Written by the queue's thread; a drain waits for 0.
+     */
+    unsigned fast_active;
+    bool fast_letting_go;               /* a drain waits for this, too */
+    VirtIOBlkUring *uring;              /* of the queue's thread */
+    bool uring_failed;                  /* likewise: not before the next start */
+};
+
+/*
+ * VirtIOBlkPlain: a node whose bytes are those of a file, with nothing on it
+ * that has to see requests.  Constant until the next drain.
+ */
+struct VirtIOBlkPlain {
+    int fd;                             /* owned by the node */
+    uint64_t size;                      /* bytes that exist, whole sectors */
+    size_t mem_align;                   /* of buffers; 1 when any will do */
+    bool no_flush;                      /* the user wants no flushes */
+    bool aio_chosen;                    /* aio= names threads or native */
+    BlockDriverState *node[2];          /* those a request would pass */
+    ThrottleGroupMember *throttle;      /* its state is set while limited */
 };
 
 /*
@@ -64,6 +89,20 @@ struct VirtIOBlockReq {
 struct VirtIOBlkEngine {
     const char *name;
     /*
+     * Called before and after a batch of rw(), from @enter on in which a drain
+     * waits for @leave.  @enter says whether the engine can be used now.  NULL
+     * for the block engine, which always can.
+     */
+    bool (*enter)(VirtIOBlkQueue *q);
+    void (*leave)(VirtIOBlkQueue *q);
+    /*
+     * Main loop, a drain begins: let go of the node as soon as nothing is in
+     * flight, and clear fast_letting_go then.
+     */
+    void (*let_go)(VirtIOBlkQueue *q);
+    /* fast_active fell to 0; in the queue's thread. */
+    void (*idle)(VirtIOBlkQueue *q);
+    /*
      * Read or write: @req and those behind req->merged, adjacent and @niov
      * memory segments in all, end with virtio_blk_rw_done() each.
      */
@@ -79,6 +118,41 @@ struct VirtIOBlkEngine {
 /* engine-block.c: everything that QEMU's block layer can open. */
 extern const VirtIOBlkEngine virtio_blk_engine_block;
 
+/* virtio_blk_req_offset: where a checked read or write begins, in bytes. */
+static inline int64_t virtio_blk_req_offset(VirtIOBlockReq *req)
+{
+    return req->frame.sector << BDRV_SECTOR_BITS;
+}
+
+/* engine-uring.c: reads and writes of a plain node. */
+extern const VirtIOBlkEngine virtio_blk_engine_uring;
+
+/* virtio_blk_uring_usable: does the kernel let us have io_uring?  BQL. */
+bool virtio_blk_uring_usable(void);
+
+/*
+ * virtio_blk_uring_close: a bottom half in the thread of the queue @opaque,
+ * which has nothing in flight: free its ring.
+ */
+void virtio_blk_uring_close(void *opaque);
+
+/* plain.c */
+
+/*
+ * virtio_blk_plain_find: look at the node as it is now.  Main loop, nothing
+ * in flight.  Returns what the caller frees with g_free(), or NULL and in @why
+ * a static text.
+ */
+VirtIOBlkPlain *virtio_blk_plain_find(VirtIOBlock *s, const char **why);
+
+/* virtio_blk_plain_will_write: before a write of @bytes at byte @offset. */
+void virtio_blk_plain_will_write(const VirtIOBlkPlain *plain, int64_t offset,
+                                 int64_t bytes);
+
+/* virtio_blk_plain_written: after it, before the driver is told. */
+void virtio_blk_plain_written(const VirtIOBlkPlain *plain, int64_t offset,
+                              int64_t bytes);
+
 /* engine.c */
 
 /*
@@ -93,6 +167,42 @@ bool virtio_blk_engine_check(VirtIOBlock *s, Error **errp);
  * @why: for the trace, what made us look
  */
 void virtio_blk_engine_select(VirtIOBlock *s, const char *why);
+
+/*
+ * virtio_blk_engine_stop: ioeventfd stops, nothing is in flight: go back to
+ * the block engine and free what the queues have of another.  BQL.
+ */
+void virtio_blk_engine_stop(VirtIOBlock *s);
+
+/*
+ * virtio_blk_engine_hold: a drain begins.  Keep queues out of the fast engine
+ * until the next virtio_blk_engine_select().  BQL.
+ */
+void virtio_blk_engine_hold(VirtIOBlock *s);
+
+/*
+ * virtio_blk_engine_release: a drain ends.  Select an engine anew; where the
+ * drain did not wait for us, as soon as the old one is idle.  BQL.
+ */
+void virtio_blk_engine_release(VirtIOBlock *s);
+
+/* virtio_blk_engine_busy: does it have requests, or hold the node?  BQL. */
+bool virtio_blk_engine_busy(VirtIOBlock *s);
+
+/*
+ * virtio_blk_engine_enter: the engine for a batch of reads or writes, in the
+ * queue's thread.  Its leave(), if it has one, must follow.
+ */
+const VirtIOBlkEngine *virtio_blk_engine_enter(VirtIOBlkQueue *q);
+
+/*
+ * virtio_blk_engine_inactive: take one from q->fast_active, and wake whoever
+ * waits for 0.  In the queue's thread.
+ */
+void virtio_blk_engine_inactive(VirtIOBlkQueue *q);
+
+/* virtio_blk_engine_let_go: the engine has let go of the node.  Likewise. */
+void virtio_blk_engine_let_go(VirtIOBlkQueue *q);
 
 /* request.c */
 
@@ -123,7 +233,7 @@ bool virtio_blk_request_start(VirtIOBlockReq *req, VirtIOBlkBatch *batch);
  * virtio_blk_batch_submit: send the reads or writes of @batch down, merged
  * where they are adjacent, and empty it.
  */
-void virtio_blk_batch_submit(VirtIOBlock *s, VirtIOBlkBatch *batch);
+void virtio_blk_batch_submit(VirtIOBlkQueue *q, VirtIOBlkBatch *batch);
 
 /*
  * virtio_blk_req_finish: give a request back to the driver and free it.
@@ -283,6 +393,7 @@ void virtio_blk_queue_enable(VirtIODevice *vdev, uint32_t index);
 
 /* Hooks of BlockDevOps, main loop. */
 void virtio_blk_drained_begin(void *opaque);
+bool virtio_blk_drained_poll(void *opaque);
 void virtio_blk_drained_end(void *opaque);
 
 /* config.c */
@@ -295,8 +406,21 @@ uint64_t virtio_blk_get_features(VirtIODevice *vdev, uint64_t features,
 int virtio_blk_validate_features(VirtIODevice *vdev);
 void virtio_blk_set_status(VirtIODevice *vdev, uint8_t status);
 
+/*
+ * virtio_blk_config_was_read: the copy of the config space that migrates is as
+ * old as the driver's last access.  Was there one?  BQL.
+ */
+bool virtio_blk_config_was_read(VirtIOBlock *s);
+
 /* virtio_blk_resized: BlockDevOps hook, any thread. */
 void virtio_blk_resized(void *opaque);
+
+/*
+ * virtio_blk_medium_changed: look anew at what the config space says of the
+ * nodes below, while they are drained; true if the driver has to be told
+ * (VIRTIO 1.4, 5.2.5.2).  Main loop.
+ */
+bool virtio_blk_medium_changed(VirtIOBlock *s);
 
 /* migration.c */
 

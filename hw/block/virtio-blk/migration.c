@@ -9,6 +9,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "hw/virtio/virtio-access.h"
 #include "migration/qemu-file-types.h"
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
@@ -88,7 +89,17 @@ int virtio_blk_post_load(VirtIODevice *vdev)
 {
     VirtIOBlock *s = VIRTIO_BLK(vdev);
     const struct virtio_blk_config *cfg = vdev->config;
+    uint16_t num_queues = virtio_lduw_p(vdev, &cfg->num_queues);
 
+    if (!virtio_blk_config_was_read(s)) {
+        return 0;
+    }
+    if (num_queues != s->conf.num_queues) {
+        error_report("virtio-blk: num-queues=%u, but the source had %u; start "
+                     "the destination with num-queues=%u", s->conf.num_queues,
+                     num_queues, num_queues);
+        return -EINVAL;
+    }
     if (virtio_vdev_has_feature(vdev, VIRTIO_BLK_F_CONFIG_WCE)) {
         blk_set_enable_write_cache(s->blk, cfg->wce);
     }

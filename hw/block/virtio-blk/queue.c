@@ -58,7 +58,7 @@ static void queue_run(VirtIOBlkQueue *q)
         /* What came before notifications were on again has no other herald. */
     } while (!virtio_queue_empty(q->vq));
 
-    virtio_blk_batch_submit(q->dev, &batch);
+    virtio_blk_batch_submit(q, &batch);
     defer_call_end();
 }
 
@@ -232,6 +232,7 @@ void virtio_blk_drained_begin(void *opaque)
 {
     VirtIOBlock *s = opaque;
 
+    virtio_blk_engine_hold(s);
     if (!s->ioeventfd_started) {
         return;
     }
@@ -241,11 +242,20 @@ void virtio_blk_drained_begin(void *opaque)
     }
 }
 
+bool virtio_blk_drained_poll(void *opaque)
+{
+    return virtio_blk_engine_busy(opaque);
+}
+
 void virtio_blk_drained_end(void *opaque)
 {
     VirtIOBlock *s = opaque;
 
-    virtio_blk_engine_select(s, "drained");
+    virtio_blk_engine_release(s);
+    /* Nodes are changed and reopened while they are drained. */
+    if (virtio_blk_medium_changed(s)) {
+        virtio_blk_resized(s);
+    }
     if (s->ioeventfd_started) {
         queues_attach(s);
     }
@@ -352,6 +362,7 @@ int virtio_blk_start_ioeventfd(VirtIODevice *vdev)
     smp_wmb();
 
     if (!blk_in_drain(s->blk)) {
+        virtio_blk_engine_select(s, "started");
         queues_attach(s);
     }
     return 0;
@@ -379,6 +390,7 @@ void virtio_blk_stop_ioeventfd(VirtIODevice *vdev)
 
     /* Restart bottom halves and requests in flight still use notifiers. */
     virtio_blk_wait_idle(s, NULL);
+    virtio_blk_engine_stop(s);
     /* It stays where it is when someone else holds it there. */
     blk_set_aio_context(s->blk, qemu_get_aio_context(), NULL);
     guest_notifiers_set(s, false);

@@ -187,11 +187,17 @@ static unsigned batch_chain(VirtIOBlock *s, const VirtIOBlkBatch *batch,
     return niov;
 }
 
-void virtio_blk_batch_submit(VirtIOBlock *s, VirtIOBlkBatch *batch)
+void virtio_blk_batch_submit(VirtIOBlkQueue *q, VirtIOBlkBatch *batch)
 {
+    VirtIOBlock *s = q->dev;
+    const VirtIOBlkEngine *engine;
     VirtIOBlkBatchLimits limits = {};
     unsigned n;
 
+    if (!batch->num) {
+        return;
+    }
+    engine = virtio_blk_engine_enter(q);
     if (batch->num > 1) {
         limits.max_bytes = blk_get_max_transfer(s->blk);
         limits.max_iov = blk_get_max_iov(s->blk);
@@ -202,9 +208,12 @@ void virtio_blk_batch_submit(VirtIOBlock *s, VirtIOBlkBatch *batch)
 
         n = virtio_blk_batch_run(batch, start, &limits);
         niov = batch_chain(s, batch, start, n);
-        s->engine->rw(batch->item[start].opaque, batch->is_write, niov);
+        engine->rw(batch->item[start].opaque, batch->is_write, niov);
     }
     virtio_blk_batch_init(batch);
+    if (engine->leave) {
+        engine->leave(q);
+    }
 }
 
 /* Why a read or write can't run, or VIRTIO_BLK_S_OK. */
@@ -259,7 +268,7 @@ static void request_rw(VirtIOBlockReq *req, bool is_write,
         (batch->num && (!s->conf.request_merging ||
                         virtio_blk_zones_used(s)))) {
         /* A merged write must not reach over the end of a zone. */
-        virtio_blk_batch_submit(s, batch);
+        virtio_blk_batch_submit(req->queue, batch);
     }
     virtio_blk_batch_add(batch, is_write, frame->sector << BDRV_SECTOR_BITS,
                          req->qiov.size, req->qiov.niov, req);
@@ -276,7 +285,7 @@ static void request_other(VirtIOBlockReq *req, VirtIOBlkBatch *batch)
          * Reads and writes that came first go down first.  The specification
          * does not ask for it; drivers of old may rely on it for a flush.
          */
-        virtio_blk_batch_submit(s, batch);
+        virtio_blk_batch_submit(req->queue, batch);
         handlers[type](req);
     } else if (!vbk->handle_unknown_request ||
                !vbk->handle_unknown_request(req, type)) {

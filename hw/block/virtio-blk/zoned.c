@@ -18,10 +18,17 @@
 
 typedef struct virtio_blk_zone_descriptor ZoneWire;
 
-/* VIRTIO 1.4, 5.2.6.2: zones exist for a driver that negotiated ZONED. */
+/*
+ * VIRTIO 1.4, 5.2.6.2: zones exist for a driver that negotiated ZONED; 5.2.5.3:
+ * not for a legacy one.  That may take the bit when the device has both sides,
+ * since the transport shows the same bits on either.
+ */
 bool virtio_blk_zones_used(VirtIOBlock *s)
 {
-    return virtio_vdev_has_feature(VIRTIO_DEVICE(s), VIRTIO_BLK_F_ZONED);
+    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+
+    return virtio_vdev_has_feature(vdev, VIRTIO_BLK_F_ZONED) &&
+           virtio_vdev_has_feature(vdev, VIRTIO_F_VERSION_1);
 }
 
 static BlockLimits *zone_limits(VirtIOBlock *s)
@@ -241,18 +248,35 @@ static void append_done(void *opaque, int ret)
     virtio_blk_req_finish(req, VIRTIO_BLK_S_OK, sizeof(sector));
 }
 
+/*
+ * May @sectors be put behind the write pointer of the zone at @sector?  The
+ * block layer takes a full zone's pointer for a place to write to, and that is
+ * in the next zone.
+ */
+static bool append_fits(VirtIOBlock *s, uint64_t sector, uint64_t sectors)
+{
+    BlockLimits *bl = zone_limits(s);
+    uint64_t zone_sectors = bl->zone_size >> BDRV_SECTOR_BITS;
+    uint64_t wp = blk_bs(s->blk)->wps->wp[sector / zone_sectors];
+    uint64_t end = MIN(sector + zone_sectors, virtio_blk_capacity(s));
+
+    /* Zones that need not be written in order have no append. */
+    return bl->zoned == BLK_Z_HM && !BDRV_ZT_IS_CONV(wp) &&
+           (wp >> BDRV_SECTOR_BITS) + sectors <= end;
+}
+
 /* Why an append can't run, or VIRTIO_BLK_S_OK (VIRTIO 1.4, 5.2.6.2). */
 static uint8_t append_check(VirtIOBlockReq *req)
 {
     VirtIOBlock *s = req->queue->dev;
     VirtIOBlkFrame *frame = &req->frame;
     BlockLimits *bl = zone_limits(s);
-    BlockZoneWps *wps = blk_bs(s->blk)->wps;
     uint64_t capacity = virtio_blk_capacity(s);
     uint64_t sectors = frame->out_len >> BDRV_SECTOR_BITS;
     uint64_t zone_sectors;
 
-    if (!virtio_blk_zones_used(s) || !bl->max_append_sectors || !wps) {
+    if (!virtio_blk_zones_used(s) || !bl->max_append_sectors ||
+        !blk_bs(s->blk)->wps) {
         return VIRTIO_BLK_S_UNSUPP;
     }
     zone_sectors = bl->zone_size >> BDRV_SECTOR_BITS;
@@ -262,7 +286,7 @@ static uint8_t append_check(VirtIOBlockReq *req)
         !blk_is_writable(s->blk) ||
         !virtio_blk_rw_range_ok(frame->sector, frame->out_len, capacity,
                                 virtio_blk_block_sectors(s)) ||
-        BDRV_ZT_IS_CONV(wps->wp[frame->sector / zone_sectors])) {
+        !append_fits(s, frame->sector, sectors)) {
         return VIRTIO_BLK_S_ZONE_INVALID_CMD;
     }
     return VIRTIO_BLK_S_OK;
@@ -315,6 +339,16 @@ typedef struct ZoneProbe {
     BlockZoneDescriptor zone;
 } ZoneProbe;
 
+/* Would the write have gone past what its zone can hold? */
+static bool write_overflows(const ZoneProbe *probe)
+{
+    int64_t offset = probe->req->frame.sector << BDRV_SECTOR_BITS;
+    const BlockZoneDescriptor *zone = &probe->zone;
+
+    return (zone->type == BLK_ZT_SWR && zone->state == BLK_ZS_FULL) ||
+           offset - zone->start + probe->req->qiov.size > zone->cap;
+}
+
 /* The driver's own fault as a status, VIRTIO_BLK_S_OK where it has none. */
 static uint8_t probe_status(const ZoneProbe *probe)
 {
@@ -327,11 +361,17 @@ static uint8_t probe_status(const ZoneProbe *probe)
     if (!probe->num) {
         return VIRTIO_BLK_S_OK;
     }
-    if (zone->state == BLK_ZS_OFFLINE ||
-        (probe->is_write && zone->state == BLK_ZS_RDONLY)) {
+    if (zone->state == BLK_ZS_OFFLINE) {
         return VIRTIO_BLK_S_ZONE_INVALID_CMD;
     }
-    if (probe->is_write && zone->type == BLK_ZT_SWR && offset != zone->wp) {
+    if (!probe->is_write) {
+        return VIRTIO_BLK_S_OK;
+    }
+    /* Capacity first: there the write pointer doesn't count any more. */
+    if (zone->state == BLK_ZS_RDONLY || write_overflows(probe)) {
+        return VIRTIO_BLK_S_ZONE_INVALID_CMD;
+    }
+    if (zone->type == BLK_ZT_SWR && offset != zone->wp) {
         return VIRTIO_BLK_S_ZONE_UNALIGNED_WP;
     }
     return VIRTIO_BLK_S_OK;

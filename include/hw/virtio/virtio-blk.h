@@ -24,6 +24,7 @@ OBJECT_DECLARE_TYPE(VirtIOBlock, VirtIOBlkClass, VIRTIO_BLK)
 
 typedef struct VirtIOBlkBounce VirtIOBlkBounce;
 typedef struct VirtIOBlkEngine VirtIOBlkEngine;
+typedef struct VirtIOBlkPlain VirtIOBlkPlain;
 typedef struct VirtIOBlkQueue VirtIOBlkQueue;
 typedef struct VirtIOBlockReq VirtIOBlockReq;
 
@@ -73,11 +74,18 @@ struct VirtIOBlock {
     uint64_t host_features;             /* from properties and the medium */
     size_t config_size;                 /* bytes of config space shown */
     bool original_wce;                  /* write cache before any driver */
+    bool may_unmap;                     /* as last looked up; config space */
 
     VirtIOBlkQueue *queues;             /* conf.num_queues entries */
 
-    /* Changed only while the node is drained; read by every queue. */
+    /*
+     * Changed only while no request is in the engine; read by every queue.
+     * @plain is set while the engine goes past the block layer.
+     */
     const VirtIOBlkEngine *engine;
+    VirtIOBlkPlain *plain;
+    bool engine_held;                   /* no queue may enter a fast engine */
+    bool engine_waits;                  /* for idle queues, to be selected */
 
     QemuMutex stopped_lock;
     VirtIOBlkStoppedList stopped;       /* protected by stopped_lock */
