@@ -216,6 +216,20 @@ Vblk *vblk_start(const VblkOpts *o)
     return v;
 }
 
+void vblk_move(Vblk *v, Vblk *to)
+{
+    QTestState *qts = v->qts;
+    GSList *events = v->events;
+
+    v->qts = to->qts;
+    v->events = to->events;
+    v->pcibus.bus.qts = v->qts;
+    to->qts = qts;
+    to->events = events;
+    qtest_qmp_set_event_callback(v->qts, take_event, v);
+    qtest_qmp_set_event_callback(to->qts, take_event, to);
+}
+
 static void unref_event(gpointer event)
 {
     qobject_unref((QDict *)event);

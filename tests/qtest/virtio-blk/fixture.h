@@ -158,6 +158,11 @@ Vblk *vblk_launch(const VblkOpts *o);
 void vblk_attach(Vblk *v);
 void vblk_detach(Vblk *v);      /* forget the device (before an unplug) */
 void vblk_stop(Vblk *v);
+/*
+ * The guest has migrated to the QEMU of @to (launched, not attached): its
+ * driver, rings and requests, that is @v, go on there; @to has the old QEMU.
+ */
+void vblk_move(Vblk *v, Vblk *to);
 /* The arguments of -device as the fixture would write them (free it). */
 char *vblk_device_arg(const VblkOpts *o);
 /* vblk_device_add: hot plug that device through QMP (not attached yet). */
@@ -427,5 +432,13 @@ void vblk_add_property_tests(void);
 void vblk_add_config_tests(void);
 void vblk_add_merge_tests(void);
 void vblk_add_lifecycle_tests(void);    /* lifecycle.c */
+void vblk_add_haiku_tests(void);        /* historic-haiku.c */
+void vblk_add_linux3_tests(void);       /* historic-linux.c */
+void vblk_add_scsi_tests(void);
+void vblk_add_erase_tests(void);
+void vblk_add_lifetime_tests(void);
+void vblk_add_zoned_tests(void);
+void vblk_add_conform_init_tests(void);     /* conform-*.c */
+void vblk_add_conform_bug_tests(void);
 
 #endif

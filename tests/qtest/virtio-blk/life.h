@@ -12,6 +12,8 @@
 
 #include "fixture.h"
 
+#define VBLK_NODE_QMP       "'" VBLK_NODE "'"
+
 #define LIFE_BLOCK          4096        /* bytes of one request */
 #define LIFE_SECTORS        (LIFE_BLOCK / VBLK_SECTOR)
 #define LIFE_DELAY_MS       400         /* of a LIFE_SLOW() rule */
@@ -75,6 +77,7 @@ typedef struct LifeSpec {
     bool qcow2;                 /* qcow2 disk0 instead of raw */
     bool read_only;
     bool msix;
+    bool no_legacy;             /* disable-legacy=on (PCI) */
     bool hotplug;               /* no device yet: life_plug() */
     bool no_setup;              /* launched, not set up */
     const char *json;           /* "\"a\":1," : members for -device */
@@ -175,7 +178,8 @@ void life_load_forget(LifeLoad *l);
 /* Send a command, run the load, then take the (successful) answer. */
 void life_load_qmp(LifeLoad *l, unsigned n, const char *fmt, ...)
     G_GNUC_PRINTF(3, 4);
-void life_load_event(LifeLoad *l, const char *event);
+/* Wait for the event; at first with up to @busy rounds of load, then quiet. */
+void life_load_event(LifeLoad *l, const char *event, unsigned busy);
 
 /* From /proc: open files, threads, and CPU time in ms of the QEMU process. */
 unsigned life_fds(LifeVm *vm);

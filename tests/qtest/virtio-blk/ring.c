@@ -503,7 +503,8 @@ void vblk_expect_pending(Vblk *v, VblkReq *req, unsigned ms)
 
 bool vblk_type_is_in(uint32_t type)
 {
-    return !(type & VIRTIO_BLK_T_OUT) && type != VIRTIO_BLK_T_FLUSH;
+    return !(type & VIRTIO_BLK_T_OUT) && type != VIRTIO_BLK_T_FLUSH &&
+           type != VIRTIO_BLK_T_SECURE_ERASE;
 }
 
 VblkIo *vblk_io(Vblk *v, unsigned q, uint32_t type, uint64_t sector,
