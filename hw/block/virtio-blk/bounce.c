@@ -38,7 +38,7 @@ static bool is_ram(void *host)
 bool virtio_blk_req_bounced(VirtIOBlockReq *req)
 {
     VirtQueueElement *elem = &req->elem;
-    AddressSpace *as = VIRTIO_DEVICE(req->queue->dev)->dma_as;
+    AddressSpace *as = virtio_blk_vdev(req->queue->dev)->dma_as;
 
     if (likely(qatomic_read(&as->bounce_buffer_size) == 0)) {
         return false;
@@ -123,7 +123,7 @@ static void bounce_write_out(void *opaque)
     VirtIOBlkBounce *b = opaque;
     VirtIOBlkQueue *q = b->req->queue;
     VirtIOBlock *s = q->dev;
-    AddressSpace *as = VIRTIO_DEVICE(s)->dma_as;
+    AddressSpace *as = virtio_blk_vdev(s)->dma_as;
 
     object_ref(OBJECT(s));
     unmap_ram(b, as);

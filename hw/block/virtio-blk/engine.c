@@ -135,6 +135,7 @@ void virtio_blk_engine_release(VirtIOBlock *s)
 /* Wake the main loop: a drain that waits, or a release that could not. */
 static void idle_kick(VirtIOBlock *s)
 {
+    /* Paired with the barrier in virtio_blk_engine_release(). */
     smp_mb();
     if (qatomic_read(&s->engine_waits)) {
         object_ref(OBJECT(s));

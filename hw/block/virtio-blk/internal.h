@@ -47,7 +47,7 @@ struct VirtIOBlkQueue {
     unsigned fast_active;
     bool fast_letting_go;               /* a drain waits for this, too */
     VirtIOBlkUring *uring;              /* of the queue's thread */
-    bool uring_failed;                  /* likewise: not before the next start */
+    bool uring_failed;                  /* likewise, until the next start */
 };
 
 /*
@@ -203,6 +203,15 @@ void virtio_blk_engine_inactive(VirtIOBlkQueue *q);
 
 /* virtio_blk_engine_let_go: the engine has let go of the node.  Likewise. */
 void virtio_blk_engine_let_go(VirtIOBlkQueue *q);
+
+/*
+ * virtio_blk_vdev: VIRTIO_DEVICE(s) without the check of the cast, which costs
+ * as much as the work where it is done for each request.
+ */
+static inline VirtIODevice *virtio_blk_vdev(VirtIOBlock *s)
+{
+    return &s->parent_obj;
+}
 
 /* request.c */
 

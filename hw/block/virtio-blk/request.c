@@ -39,7 +39,7 @@ static RequestHandler *const handlers[] = {
 
 bool virtio_blk_big_endian(VirtIOBlock *s)
 {
-    return virtio_access_is_big_endian(VIRTIO_DEVICE(s));
+    return virtio_access_is_big_endian(virtio_blk_vdev(s));
 }
 
 uint64_t virtio_blk_capacity(VirtIOBlock *s)
@@ -66,7 +66,7 @@ static void unmap_status(VirtIOBlockReq *req)
     VirtQueueElement *elem = &req->elem;
     struct iovec *last = &elem->in_sg[elem->in_num - 1];
 
-    dma_memory_unmap(VIRTIO_DEVICE(req->queue->dev)->dma_as,
+    dma_memory_unmap(virtio_blk_vdev(req->queue->dev)->dma_as,
                      last->iov_base, last->iov_len,
                      DMA_DIRECTION_FROM_DEVICE, last->iov_len);
     elem->in_num--;
@@ -88,7 +88,7 @@ static void req_release(VirtIOBlockReq *req)
 void virtio_blk_req_push(VirtIOBlockReq *req, size_t written)
 {
     VirtIOBlkQueue *q = req->queue;
-    VirtIODevice *vdev = VIRTIO_DEVICE(q->dev);
+    VirtIODevice *vdev = virtio_blk_vdev(q->dev);
 
     virtqueue_push(q->vq, &req->elem, written + 1);
     if (qemu_in_iothread()) {
@@ -102,9 +102,10 @@ void virtio_blk_req_push(VirtIOBlockReq *req, size_t written)
 void virtio_blk_req_finish(VirtIOBlockReq *req, uint8_t status,
                            size_t written)
 {
+    VirtIODevice *vdev = virtio_blk_vdev(req->queue->dev);
     VirtIOBlkFrame *frame = &req->frame;
 
-    trace_virtio_blk_req_complete(VIRTIO_DEVICE(req->queue->dev), req, status);
+    trace_virtio_blk_req_complete(vdev, req, status);
 
     *frame->status = status;
     if (written < frame->in_len) {
@@ -152,7 +153,7 @@ void virtio_blk_rw_done(VirtIOBlockReq *req, bool is_write, int ret)
 {
     VirtIOBlock *s = req->queue->dev;
 
-    trace_virtio_blk_rw_complete(VIRTIO_DEVICE(s), req, ret);
+    trace_virtio_blk_rw_complete(virtio_blk_vdev(s), req, ret);
     if (unlikely(ret) && virtio_blk_zones_used(s)) {
         virtio_blk_zoned_rw_failed(req, is_write, ret);
     } else {
@@ -177,8 +178,8 @@ static unsigned batch_chain(VirtIOBlock *s, const VirtIOBlkBatch *batch,
         prev->merged = item->opaque;
         niov += item->niov;
     }
-    trace_virtio_blk_submit_multireq(VIRTIO_DEVICE(s), (void *)batch, start, n,
-                                     first->offset,
+    trace_virtio_blk_submit_multireq(virtio_blk_vdev(s), (void *)batch, start,
+                                     n, first->offset,
                                      last->offset + last->bytes -
                                      first->offset, batch->is_write);
     block_acct_merge_done(blk_get_stats(s->blk),
@@ -248,11 +249,11 @@ static void request_rw(VirtIOBlockReq *req, bool is_write,
 
     if (is_write) {
         qemu_iovec_init_external(&req->qiov, frame->out, frame->out_num);
-        trace_virtio_blk_handle_write(VIRTIO_DEVICE(s), req, frame->sector,
+        trace_virtio_blk_handle_write(virtio_blk_vdev(s), req, frame->sector,
                                       frame->out_len >> BDRV_SECTOR_BITS);
     } else {
         qemu_iovec_init_external(&req->qiov, frame->in, frame->in_num);
-        trace_virtio_blk_handle_read(VIRTIO_DEVICE(s), req, frame->sector,
+        trace_virtio_blk_handle_read(virtio_blk_vdev(s), req, frame->sector,
                                      frame->in_len >> BDRV_SECTOR_BITS);
     }
 
@@ -303,7 +304,7 @@ bool virtio_blk_request_start(VirtIOBlockReq *req, VirtIOBlkBatch *batch)
                                    elem->in_sg, elem->in_num,
                                    virtio_blk_big_endian(s));
     if (wrong) {
-        virtio_error(VIRTIO_DEVICE(s), "virtio-blk %s", wrong);
+        virtio_error(virtio_blk_vdev(s), "virtio-blk %s", wrong);
         return false;
     }
 

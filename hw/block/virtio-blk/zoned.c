@@ -25,7 +25,7 @@ typedef struct virtio_blk_zone_descriptor ZoneWire;
  */
 bool virtio_blk_zones_used(VirtIOBlock *s)
 {
-    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+    VirtIODevice *vdev = virtio_blk_vdev(s);
 
     return virtio_vdev_has_feature(vdev, VIRTIO_BLK_F_ZONED) &&
            virtio_vdev_has_feature(vdev, VIRTIO_F_VERSION_1);
@@ -79,7 +79,7 @@ static void report_part(ReportIO *io)
 static void report_zone(ReportIO *io, const BlockZoneDescriptor *zone)
 {
     VirtIOBlkFrame *frame = &io->req->frame;
-    VirtIODevice *vdev = VIRTIO_DEVICE(io->req->queue->dev);
+    VirtIODevice *vdev = virtio_blk_vdev(io->req->queue->dev);
     ZoneWire wire = {
         .z_type = zone->type,
         .z_state = zone->state,
@@ -97,7 +97,7 @@ static void report_zone(ReportIO *io, const BlockZoneDescriptor *zone)
 static void report_finish(ReportIO *io)
 {
     VirtIOBlkFrame *frame = &io->req->frame;
-    VirtIODevice *vdev = VIRTIO_DEVICE(io->req->queue->dev);
+    VirtIODevice *vdev = virtio_blk_vdev(io->req->queue->dev);
     struct virtio_blk_zone_report header = {};
 
     virtio_stq_p(vdev, &header.nr_zones, io->done);
@@ -113,7 +113,7 @@ static void report_done(void *opaque, int ret)
     VirtIOBlock *s = io->req->queue->dev;
     BlockZoneDescriptor *last;
 
-    trace_virtio_blk_zone_report_complete(VIRTIO_DEVICE(s), io->req, io->num,
+    trace_virtio_blk_zone_report_complete(virtio_blk_vdev(s), io->req, io->num,
                                           ret);
     if (ret) {
         virtio_blk_req_complete(io->req, zone_status(ret));
@@ -157,7 +157,7 @@ void virtio_blk_cmd_zone_report(VirtIOBlockReq *req)
     io->wanted = (req->frame.in_len - header_size) / sizeof(ZoneWire);
     io->done = 0;
     io->offset = req->frame.sector << BDRV_SECTOR_BITS;
-    trace_virtio_blk_handle_zone_report(VIRTIO_DEVICE(s), req,
+    trace_virtio_blk_handle_zone_report(virtio_blk_vdev(s), req,
                                         req->frame.sector, io->wanted);
     report_part(io);
 }
@@ -166,7 +166,7 @@ static void mgmt_done(void *opaque, int ret)
 {
     VirtIOBlockReq *req = opaque;
 
-    trace_virtio_blk_zone_mgmt_complete(VIRTIO_DEVICE(req->queue->dev), req,
+    trace_virtio_blk_zone_mgmt_complete(virtio_blk_vdev(req->queue->dev), req,
                                         ret);
     virtio_blk_req_complete(req, zone_status(ret));
 }
@@ -188,7 +188,7 @@ static BlockZoneOp mgmt_op(uint32_t type)
 void virtio_blk_cmd_zone_mgmt(VirtIOBlockReq *req)
 {
     VirtIOBlock *s = req->queue->dev;
-    VirtIODevice *vdev = VIRTIO_DEVICE(s);
+    VirtIODevice *vdev = virtio_blk_vdev(s);
     BlockZoneOp op = mgmt_op(req->frame.type);
     uint64_t zone_sectors, sector, sectors, capacity;
 
@@ -235,7 +235,7 @@ static void append_done(void *opaque, int ret)
     VirtIOBlkFrame *frame = &req->frame;
     uint64_t sector = 0;
 
-    trace_virtio_blk_zone_append_complete(VIRTIO_DEVICE(s), req,
+    trace_virtio_blk_zone_append_complete(virtio_blk_vdev(s), req,
                                           io->offset >> BDRV_SECTOR_BITS, ret);
     if (ret) {
         block_acct_failed(blk_get_stats(s->blk), &req->acct);
@@ -243,7 +243,7 @@ static void append_done(void *opaque, int ret)
         return;
     }
     block_acct_done(blk_get_stats(s->blk), &req->acct);
-    virtio_stq_p(VIRTIO_DEVICE(s), &sector, io->offset >> BDRV_SECTOR_BITS);
+    virtio_stq_p(virtio_blk_vdev(s), &sector, io->offset >> BDRV_SECTOR_BITS);
     iov_from_buf(frame->in, frame->in_num, 0, &sector, sizeof(sector));
     virtio_blk_req_finish(req, VIRTIO_BLK_S_OK, sizeof(sector));
 }
@@ -299,7 +299,7 @@ void virtio_blk_cmd_zone_append(VirtIOBlockReq *req)
     uint8_t status;
     AppendIO *io;
 
-    trace_virtio_blk_handle_zone_append(VIRTIO_DEVICE(s), req, frame->sector);
+    trace_virtio_blk_handle_zone_append(virtio_blk_vdev(s), req, frame->sector);
     status = append_check(req);
     if (status != VIRTIO_BLK_S_OK) {
         virtio_blk_req_complete(req, status);

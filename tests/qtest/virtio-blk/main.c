@@ -70,5 +70,6 @@ int main(int argc, char **argv)
     vblk_add_ring_tests();
     vblk_add_merge_tests();
     vblk_add_lifecycle_tests();
+    vblk_add_engine_tests();
     return g_test_run();
 }
