@@ -242,3 +242,28 @@ def busybox(say):
     folder = _fetch(['busybox-static'], 'busybox-static', lambda tree: None,
                     say)
     return os.path.join(folder, 'bin', 'busybox')
+
+
+def _keep_only(*names):
+    """A function that leaves these paths of an unpacked package."""
+    def prune(tree):
+        for folder, _, files in os.walk(tree):
+            for name in files:
+                path = os.path.join(folder, name)
+                if os.path.relpath(path, tree) not in names:
+                    os.unlink(path)
+    return prune
+
+
+def uboot(say):
+    """Path of U-Boot as a BIOS image."""
+    name = 'usr/lib/u-boot/qemu-x86_64/u-boot.rom'
+    folder = _fetch(['u-boot-qemu'], 'u-boot-qemu', _keep_only(name), say)
+    return os.path.join(folder, name)
+
+
+def ovmf(say):
+    """Path of UEFI firmware with its shell, as a BIOS image."""
+    name = 'usr/share/ovmf/OVMF.fd'
+    folder = _fetch(['ovmf'], 'ovmf', _keep_only(name), say)
+    return os.path.join(folder, name)

@@ -19,7 +19,7 @@ size_t virtio_blk_layout_size(uint64_t features)
         { VIRTIO_BLK_F_DISCARD,
           endof(struct virtio_blk_config, discard_sector_alignment) },
         { VIRTIO_BLK_F_WRITE_ZEROES,
-          endof(struct virtio_blk_config, unused1) },
+          endof(struct virtio_blk_config, write_zeroes_may_unmap) },
         { VIRTIO_BLK_F_SECURE_ERASE,
           endof(struct virtio_blk_config, secure_erase_sector_alignment) },
         { VIRTIO_BLK_F_ZONED,

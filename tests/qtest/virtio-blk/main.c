@@ -71,5 +71,7 @@ int main(int argc, char **argv)
     vblk_add_merge_tests();
     vblk_add_lifecycle_tests();
     vblk_add_engine_tests();
+    vblk_add_haiku_tests();
+    vblk_add_linux3_tests();
     return g_test_run();
 }
