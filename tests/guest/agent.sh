@@ -76,7 +76,15 @@ wait_for 20 can_open || {
 }
 exec 3<> /dev/vport0p1
 echo "@ready $(uname -r)" >&3
-while read -r number line <&3; do
+# Until the port's host side is known to be open, a read ends at once.
+gone=0
+while [ "$gone" -lt 20 ]; do
+    if ! read -r number line <&3; then
+        gone=$((gone + 1))
+        sleep 0.1
+        continue
+    fi
+    gone=0
     (eval "$line") >&3 2>&1 < /dev/null 3>&-
     echo "@end $number $?" >&3
 done
