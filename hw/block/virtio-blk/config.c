@@ -245,8 +245,14 @@ int virtio_blk_validate_features(VirtIODevice *vdev)
         return -EINVAL;
     }
     if (virtio_vdev_has_feature(vdev, VIRTIO_BLK_F_CONFIG_WCE)) {
-        blk_set_enable_write_cache(s->blk, s->original_wce &&
-            virtio_vdev_has_feature(vdev, VIRTIO_BLK_F_FLUSH));
+        bool wce = s->original_wce &&
+                   virtio_vdev_has_feature(vdev, VIRTIO_BLK_F_FLUSH);
+
+        if (blk_enable_write_cache(s->blk) != wce) {
+            blk_set_enable_write_cache(s->blk, wce);
+            /* The copy migrates: there the cache must be off as well. */
+            virtio_blk_get_config(vdev, vdev->config);
+        }
     }
     return 0;
 }

@@ -256,13 +256,21 @@ static void append_done(void *opaque, int ret)
 static bool append_fits(VirtIOBlock *s, uint64_t sector, uint64_t sectors)
 {
     BlockLimits *bl = zone_limits(s);
+    BlockZoneWps *wps = blk_bs(s->blk)->wps;
     uint64_t zone_sectors = bl->zone_size >> BDRV_SECTOR_BITS;
-    uint64_t wp = blk_bs(s->blk)->wps->wp[sector / zone_sectors];
     uint64_t end = MIN(sector + zone_sectors, virtio_blk_capacity(s));
+    uint64_t wp;
 
     /* Zones that need not be written in order have no append. */
-    return bl->zoned == BLK_Z_HM && !BDRV_ZT_IS_CONV(wp) &&
-           (wp >> BDRV_SECTOR_BITS) + sectors <= end;
+    if (bl->zoned != BLK_Z_HM) {
+        return false;
+    }
+    /* A raw node knows no pointers; the one below it checks for itself. */
+    if (!wps) {
+        return true;
+    }
+    wp = wps->wp[sector / zone_sectors];
+    return !BDRV_ZT_IS_CONV(wp) && (wp >> BDRV_SECTOR_BITS) + sectors <= end;
 }
 
 /* Why an append can't run, or VIRTIO_BLK_S_OK (VIRTIO 1.4, 5.2.6.2). */
@@ -275,8 +283,7 @@ static uint8_t append_check(VirtIOBlockReq *req)
     uint64_t sectors = frame->out_len >> BDRV_SECTOR_BITS;
     uint64_t zone_sectors;
 
-    if (!virtio_blk_zones_used(s) || !bl->max_append_sectors ||
-        !blk_bs(s->blk)->wps) {
+    if (!virtio_blk_zones_used(s) || !bl->max_append_sectors) {
         return VIRTIO_BLK_S_UNSUPP;
     }
     zone_sectors = bl->zone_size >> BDRV_SECTOR_BITS;

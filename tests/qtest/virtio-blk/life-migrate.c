@@ -374,6 +374,7 @@ static void test_cache_stale(const LifeCase *c)
     Trip t = depart(c, (LifeSpec) { .json = json });
 
     set_writeback(t.vm, 1);
+    g_assert_cmpint(vblk_cfg(t.vm->v, num_queues), ==, t.vm->s.queues);
     vblk_reset(t.vm->v);
     life_setup(t.vm);
     g_assert_false(vblk_writeback(t.vm->v));
@@ -396,6 +397,29 @@ static void test_cache_neither(const LifeCase *c)
     travel(&t);
     g_assert_false(vblk_writeback(t.vm->v));
     arrive(&t);
+}
+
+/* Row 3: CONFIG_WCE without FLUSH; what was read before is out of date. */
+static void no_flush(const LifeCase *c, bool read_before)
+{
+    Trip t = depart(c, (LifeSpec) { .refuse = VBLK_BIT(VIRTIO_BLK_F_FLUSH) });
+
+    if (read_before) {
+        vblk_reset(t.vm->v);
+        g_assert_cmpint(vblk_cfg(t.vm->v, wce), ==, 1);
+        life_setup(t.vm);
+    }
+    g_assert_false(vblk_writeback(t.vm->v));
+    await(&t, c, (LifeSpec) { 0 });
+    travel(&t);
+    g_assert_false(vblk_writeback(t.vm->v));
+    arrive(&t);
+}
+
+static void test_cache_no_flush(const LifeCase *c)
+{
+    no_flush(c, true);
+    no_flush(c, false);
 }
 
 /* ---- a destination that does not fit ---- */
@@ -483,6 +507,8 @@ void life_add_migrate_tests(void)
     life_add("migrate/cache-stale", LIFE_MAIN | LIFE_MAP, test_cache_stale);
     life_add("migrate/cache-neither", LIFE_MAIN | LIFE_MAP | LIFE_LEGACY,
              test_cache_neither);
+    life_add("migrate/cache-no-flush", LIFE_MAIN | LIFE_MMIO,
+             test_cache_no_flush);
     life_add("migrate/fewer-queues", LIFE_MAIN | LIFE_ONE | LIFE_MMIO,
              test_fewer_queues);
     life_add("migrate/more-queues", LIFE_MAIN | LIFE_ONE | LIFE_MMIO,

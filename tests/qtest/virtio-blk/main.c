@@ -69,8 +69,16 @@ int main(int argc, char **argv)
     vblk_add_malformed_tests();
     vblk_add_ring_tests();
     vblk_add_merge_tests();
+    vblk_add_property_tests();
+    vblk_add_config_tests();
     vblk_add_lifecycle_tests();
     vblk_add_engine_tests();
+    vblk_add_scsi_tests();
+    vblk_add_erase_tests();
+    vblk_add_lifetime_tests();
+    vblk_add_zoned_tests();
+    vblk_add_conform_init_tests();
+    vblk_add_conform_bug_tests();
     vblk_add_haiku_tests();
     vblk_add_linux3_tests();
     return g_test_run();

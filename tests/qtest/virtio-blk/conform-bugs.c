@@ -1,0 +1,357 @@
+/*
+ * virtio-blk qtests: bugs that other device models had
+ *
+ * Each is a line of tests/conformance/bugs; those that need a load, threads or
+ * a made-up host device are in life-*.c and zoned.c.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "standard-headers/linux/virtio_mmio.h"
+#include "standard-headers/linux/virtio_pci.h"
+#include "fake.h"
+#include "life.h"
+
+#define OK                  VIRTIO_BLK_S_OK
+#define SECTORS             8
+#define BYTES               (SECTORS * VBLK_SECTOR)
+
+typedef struct virtio_blk_discard_write_zeroes Segment;
+
+static Segment range(uint64_t sector, uint32_t num)
+{
+    return (Segment) {
+        .sector = cpu_to_le64(sector),
+        .num_sectors = cpu_to_le32(num),
+    };
+}
+
+/* ---- ring sizes that were not offered ---- */
+
+static const uint32_t bad_sizes[] = {
+    0, 1, 3, 257, 1023, 1024, 1025, 32768, 65535, 65536, 0x80000000,
+    UINT32_MAX,
+};
+
+static void mmio_bad_size(Vblk *v, uint32_t size, uint64_t mem)
+{
+    qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_SEL, 0);
+    qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_NUM, size);
+    if (!vblk_is_modern(v)) {
+        qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_ALIGN, 4096);
+        qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_PFN, mem / 4096);
+        return;
+    }
+    qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_DESC_LOW, mem);
+    qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_AVAIL_LOW, mem);
+    qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_USED_LOW, mem);
+    qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_READY, 1);
+}
+
+static void pci_bad_size(Vblk *v, uint32_t size, uint64_t mem)
+{
+    uint64_t at = v->common;
+
+    qpci_io_writew(v->pdev, v->bar, at + VIRTIO_PCI_COMMON_Q_SELECT, 0);
+    qpci_io_writew(v->pdev, v->bar, at + VIRTIO_PCI_COMMON_Q_SIZE, size);
+    qpci_io_writel(v->pdev, v->bar, at + VIRTIO_PCI_COMMON_Q_DESCLO, mem);
+    qpci_io_writel(v->pdev, v->bar, at + VIRTIO_PCI_COMMON_Q_AVAILLO, mem);
+    qpci_io_writel(v->pdev, v->bar, at + VIRTIO_PCI_COMMON_Q_USEDLO, mem);
+    qpci_io_writew(v->pdev, v->bar, at + VIRTIO_PCI_COMMON_Q_ENABLE, 1);
+}
+
+/*
+ * CVE-2026-50626: ring sizes beyond the offered maximum, and others that are
+ * none, over memory that is full of what looks like available requests.
+ */
+static void test_queue_size(const VblkVariant *variant)
+{
+    VblkOpts o = vblk_opts(variant);
+    Vblk *v = vblk_start(&o);
+    uint64_t mem = vblk_alloc(v, 64 * 1024);
+    unsigned max = vblk_queue_max(v, 0);
+
+    qtest_memset(v->qts, mem, 0x11, 64 * 1024);
+    for (unsigned i = 0; i < ARRAY_SIZE(bad_sizes); i++) {
+        vblk_reset(v);
+        vblk_negotiate(v);
+        if (vblk_is_pci(v)) {
+            pci_bad_size(v, bad_sizes[i], mem);
+        } else {
+            mmio_bad_size(v, bad_sizes[i], mem);
+        }
+        vblk_driver_ok(v);
+        if (vblk_is_pci(v)) {
+            qpci_io_writew(v->pdev, v->bar, v->notify, 0);
+        } else {
+            qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+        }
+        g_usleep(5000);
+        vblk_setup(v);
+        g_assert_cmpint(vblk_queue_max(v, 0), ==, max);
+        vblk_check_io(v, 0);
+    }
+    vblk_stop(v);
+}
+
+/* ---- ranges that the backend can't take as they are ---- */
+
+/*
+ * Known bug "write zeroes gives EINVAL": a sector of zeroes on a medium that
+ * writes blocks of 4096; the rest of the block stays as it was.
+ */
+static void test_small_zeroes(const VblkVariant *variant)
+{
+    VblkOpts o = vblk_opts(variant);
+    uint8_t data[BYTES], back[BYTES];
+    Segment seg[] = { range(11, 1), range(15, 2), range(8, 3) };
+    Vblk *v;
+
+    o.blkdebug_opts = ",align=4096";
+    v = vblk_start(&o);
+    memset(data, 0x77, sizeof(data));
+    g_assert_cmpint(vblk_write(v, 8, data, BYTES), ==, OK);
+    g_assert_cmpint(vblk_write(v, 16, data, BYTES), ==, OK);
+    for (unsigned i = 0; i < ARRAY_SIZE(seg); i++) {
+        g_assert_cmpint(vblk_cmd(v, 0, VIRTIO_BLK_T_WRITE_ZEROES, 0, &seg[i],
+                                 sizeof(seg[i]), NULL), ==, OK);
+    }
+    memset(data, 0, 4 * VBLK_SECTOR);
+    memset(data + 7 * VBLK_SECTOR, 0, VBLK_SECTOR);
+    g_assert_cmpint(vblk_read(v, 8, back, BYTES), ==, OK);
+    g_assert_cmpmem(data, BYTES, back, BYTES);
+    g_assert_cmpint(vblk_read(v, 16, back, BYTES), ==, OK);
+    g_assert_cmphex(back[VBLK_SECTOR - 1], ==, 0);
+    g_assert_cmphex(back[VBLK_SECTOR], ==, 0x77);
+    vblk_stop(v);
+}
+
+/* Known bug "division by zero": discard_granularity=0, and no discard. */
+static void test_no_granularity(const VblkVariant *variant)
+{
+    VblkOpts o = vblk_opts(variant);
+    Segment seg = range(8, 8);
+    Vblk *v;
+
+    o.props = "discard_granularity=0";
+    v = vblk_start(&o);
+    vblk_cfg(v, discard_sector_alignment);
+    g_assert_cmpint(vblk_cmd(v, 0, VIRTIO_BLK_T_DISCARD, 0, &seg, sizeof(seg),
+                             NULL), ==, OK);
+    vblk_check_io(v, 0);
+    vblk_stop(v);
+
+    o.props = "discard=off";
+    v = vblk_start(&o);
+    g_assert_false(v->host_features & VBLK_BIT(VIRTIO_BLK_F_DISCARD));
+    /* Done or refused, but not a crash. */
+    vblk_cmd(v, 0, VIRTIO_BLK_T_DISCARD, 0, &seg, sizeof(seg), NULL);
+    vblk_check_io(v, 0);
+    vblk_stop(v);
+}
+
+/*
+ * Known bug "raw over a zoned host device": it hides the zones, but the rules
+ * of host-managed ones hold all the same.  No guest could use such a disk.
+ */
+static void test_raw_over_zoned(void)
+{
+    g_autofree char *blockdev = NULL;
+    VblkOpts o = {};
+    VblkFake f;
+
+    if (!vblk_fake_begin(&f, 1024 * VBLK_SECTOR)) {
+        return;
+    }
+    vblk_fake_set(&f, "queue/zoned", "host-managed");
+    vblk_fake_set(&f, "zones", "");
+    vblk_fake_set_num(&f, "queue/chunk_sectors", 128);
+    vblk_fake_set_num(&f, "queue/nr_zones", 8);
+    vblk_fake_set_num(&f, "queue/max_open_zones", 0);
+    vblk_fake_set_num(&f, "queue/max_active_zones", 0);
+    vblk_fake_set_num(&f, "queue/zone_append_max_bytes", 32768);
+    vblk_fake_use(&f, &o, NULL);
+    blockdev = g_strdup_printf("-blockdev driver=host_device,node-name=host0,"
+                               "filename=%s,cache.direct=on -blockdev "
+                               "driver=raw,node-name=" VBLK_NODE ",file=host0,"
+                               "cache.direct=on", f.image);
+    o.blockdev = blockdev;
+    vblk_fails(&o, "host-managed", "use drive=host0", NULL);
+    vblk_fake_end(&f);
+}
+
+/* ---- the cache ---- */
+
+#define MANY                16
+
+/* Known bug "slow FUA": a write-through write is made durable once. */
+static void test_one_flush(const LifeCase *c)
+{
+    LifeVm *vm = life_start(c, &(LifeSpec) {
+        .log = true, .json = "\"write-cache\":\"off\",",
+    });
+    unsigned before = life_log_flags(vm, LIFE_LOG_FUA) +
+                      life_log_flags(vm, LIFE_LOG_FLUSH);
+
+    for (unsigned i = 0; i < MANY; i++) {
+        life_ok(vm, life_write_kick(vm, 0, i * LIFE_SECTORS * 2, i + 1));
+    }
+    g_assert_cmpint(life_log_flags(vm, LIFE_LOG_FUA) +
+                    life_log_flags(vm, LIFE_LOG_FLUSH) - before, ==, MANY);
+    life_stop(vm);
+}
+
+/* Row 28: a FLUSH reaches the medium, after the writes that came before it. */
+static void test_flush_reaches(const LifeCase *c)
+{
+    LifeVm *vm = life_start(c, &(LifeSpec) { .log = true });
+
+    for (unsigned i = 1; i <= 3; i++) {
+        unsigned flushes = life_log_flags(vm, LIFE_LOG_FLUSH);
+
+        life_ok(vm, life_write_kick(vm, 0, 64, i));
+        g_assert_cmpint(life_log_flags(vm, LIFE_LOG_FLUSH), ==, flushes);
+        g_assert_cmpint(life_log_count(vm, 64, 1), ==, i);
+        g_assert_cmpint(vblk_flush(vm->v), ==, OK);
+        g_assert_cmpint(life_log_flags(vm, LIFE_LOG_FLUSH), ==, flushes + 1);
+    }
+    life_stop(vm);
+}
+
+/* ---- the host's asynchronous I/O ---- */
+
+/* A machine with a disk of file @opts, or NULL and the test is skipped. */
+static Vblk *start_aio(const char *image, const char *aio, bool direct)
+{
+    VblkOpts o = {
+        .machine = "pc", .hotplug = true, .no_disk = true,
+        .args = "-object iothread,id=t0", .props = "iothread=t0",
+    };
+    Vblk *v = vblk_launch(&o);
+    QDict *resp = vblk_qmp(v, "{'execute': 'blockdev-add', 'arguments': "
+                           "{'driver': 'raw', 'node-name': 'disk0', 'file': "
+                           "{'driver': 'file', 'filename': %s, 'aio': %s, "
+                           "'node-name': 'file0', 'cache': "
+                           "{'direct': %i}}}}", image, aio, direct);
+
+    if (qdict_haskey(resp, "error")) {
+        g_autofree char *why = g_strdup_printf("aio=%s: %s", aio,
+            qdict_get_str(qdict_get_qdict(resp, "error"), "desc"));
+
+        g_test_skip(why);
+        qobject_unref(resp);
+        vblk_stop(v);
+        return NULL;
+    }
+    qobject_unref(resp);
+    vblk_device_add(v);
+    vblk_attach(v);
+    vblk_setup(v);
+    return v;
+}
+
+/*
+ * Known bug "stuck after an io_uring resubmit": the host reads less than it
+ * was asked for, because the file ends there.  What is missing reads as zero.
+ */
+static void test_short_read(const void *aio)
+{
+    bool direct = !strcmp(aio, "native");
+    g_autofree char *image = life_temp("short", LIFE_DISK_SIZE);
+    uint8_t data[BYTES];
+    VblkIo *io[MANY];
+    Vblk *v = start_aio(image, aio, direct);
+
+    if (!v) {
+        unlink(image);
+        return;
+    }
+    memset(data, 0x33, BYTES);
+    g_assert_cmpint(vblk_write(v, 0, data, BYTES), ==, OK);
+    g_assert_cmpint(vblk_flush(v), ==, OK);
+    g_assert_cmpint(truncate(image, 1000), ==, 0);
+    for (unsigned round = 0; round < 10; round++) {
+        for (unsigned i = 0; i < MANY; i++) {
+            io[i] = vblk_io(v, 0, VIRTIO_BLK_T_IN, 0, NULL, BYTES);
+        }
+        vblk_kick(v, 0);
+        for (unsigned i = 0; i < MANY; i++) {
+            g_assert_cmpint(vblk_io_wait(v, io[i], data), ==, OK);
+            g_assert_cmphex(data[999], ==, 0x33);
+            g_assert_cmphex(data[1000], ==, 0);
+            g_assert_cmphex(data[BYTES - 1], ==, 0);
+        }
+    }
+    g_assert_cmpint(truncate(image, LIFE_DISK_SIZE), ==, 0);
+    vblk_check_io(v, 0);
+    vblk_stop(v);
+    unlink(image);
+}
+
+/* Microseconds that some task waited for I/O, or -1. */
+static int64_t io_pressure(void)
+{
+    g_autofree char *text = NULL;
+    const char *total;
+
+    if (!g_file_get_contents("/proc/pressure/io", &text, NULL, NULL)) {
+        return -1;
+    }
+    total = strstr(text, "total=");
+    return total ? g_ascii_strtoll(total + 6, NULL, 10) : -1;
+}
+
+static int64_t pressure_of(unsigned ms)
+{
+    int64_t before = io_pressure();
+
+    g_usleep(ms * 1000);
+    return io_pressure() - before;
+}
+
+/*
+ * Known bug "~100% I/O pressure on an idle VM": io_uring's wait for events
+ * counted as I/O.  The number is the whole host's, hence the look before.
+ */
+static void test_idle_pressure(void)
+{
+    g_autofree char *image = life_temp("idle", LIFE_DISK_SIZE);
+    int64_t best = INT64_MAX;
+    Vblk *v;
+
+    if (io_pressure() < 0 || pressure_of(400) > 100 * 1000) {
+        g_test_skip("the host has no /proc/pressure/io, or other I/O to do");
+        unlink(image);
+        return;
+    }
+    v = start_aio(image, "io_uring", false);
+    if (v) {
+        vblk_check_io(v, 0);
+        g_usleep(100 * 1000);
+        for (unsigned i = 0; i < 5; i++) {
+            best = MIN(best, pressure_of(400));
+        }
+        g_assert_cmpint(best, <, 200 * 1000);
+        vblk_stop(v);
+    }
+    unlink(image);
+}
+
+void vblk_add_conform_bug_tests(void)
+{
+    vblk_add("conform/queue-size", VBLK_ON_MODERN | VBLK_ON_MMIO_LEGACY,
+             test_queue_size);
+    vblk_add("conform/small-zeroes", VBLK_ON_MOST, test_small_zeroes);
+    vblk_add("conform/no-granularity", VBLK_ON_MOST, test_no_granularity);
+    vblk_add_one("conform/raw-over-zoned", test_raw_over_zoned);
+    life_add("conform/one-flush", LIFE_SPLIT | LIFE_MMIO | LIFE_LEGACY,
+             test_one_flush);
+    life_add("conform/flush-reaches", LIFE_SPLIT | LIFE_MMIO | LIFE_LEGACY,
+             test_flush_reaches);
+    vblk_add_data("conform/short-read/threads", "threads", test_short_read);
+    vblk_add_data("conform/short-read/native", "native", test_short_read);
+    vblk_add_data("conform/short-read/io_uring", "io_uring", test_short_read);
+    vblk_add_one("conform/idle-pressure", test_idle_pressure);
+}
