@@ -104,7 +104,9 @@ static void layout_zoned(VirtIOBlock *s, VirtIOBlkLayout *layout)
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
     BlockDriverState *bs = blk_bs(s->blk);
 
-    if (!bs || !virtio_host_has_feature(vdev, VIRTIO_BLK_F_ZONED)) {
+    /* A node without zones may have come on top since realize. */
+    if (!bs || bs->bl.zoned == BLK_Z_NONE ||
+        !virtio_host_has_feature(vdev, VIRTIO_BLK_F_ZONED)) {
         return;
     }
     /*

@@ -21,7 +21,7 @@ static void req_park(VirtIOBlockReq *req)
     WITH_QEMU_LOCK_GUARD(&s->stopped_lock) {
         QSIMPLEQ_INSERT_TAIL(&s->stopped, req, stopped_link);
     }
-    qatomic_set(&q->in_flight, q->in_flight - 1);
+    virtio_blk_queue_left(q);
 }
 
 bool virtio_blk_req_failed(VirtIOBlockReq *req, bool is_read, int error)
@@ -29,19 +29,15 @@ bool virtio_blk_req_failed(VirtIOBlockReq *req, bool is_read, int error)
     VirtIOBlock *s = req->queue->dev;
     BlockErrorAction action = blk_get_error_action(s->blk, is_read, error);
 
-    switch (action) {
-    case BLOCK_ERROR_ACTION_STOP:
+    if (action == BLOCK_ERROR_ACTION_STOP) {
         /* Before the VM is told to stop, so that "cont" finds it. */
         req_park(req);
-        break;
-    case BLOCK_ERROR_ACTION_REPORT:
-        block_acct_failed(blk_get_stats(s->blk), &req->acct);
-        virtio_blk_req_complete(req, VIRTIO_BLK_S_IOERR);
-        break;
-    default:
-        break;
     }
     blk_error_action(s->blk, action, is_read, error);
+    if (action == BLOCK_ERROR_ACTION_REPORT) {
+        block_acct_failed(blk_get_stats(s->blk), &req->acct);
+        virtio_blk_req_complete(req, VIRTIO_BLK_S_IOERR);
+    }
     return action != BLOCK_ERROR_ACTION_IGNORE;
 }
 
@@ -70,7 +66,7 @@ static void restart_bh(void *opaque)
             if (ok) {
                 continue;
             }
-            qatomic_set(&q->in_flight, q->in_flight - 1);
+            virtio_blk_queue_left(q);
         }
         /* The device is broken: only a reset can follow. */
         virtio_blk_req_drop(req);

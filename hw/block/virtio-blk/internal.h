@@ -16,6 +16,8 @@
 #include "batch.h"
 #include "parse.h"
 
+typedef struct VirtIOBlkUring VirtIOBlkUring;
+
 /*
  * VirtIOBlkQueue: one virtqueue and the thread that serves it.
  *
@@ -23,8 +25,6 @@
  * to the thread that runs @ctx.  Where there is no ioeventfd, vCPU threads and
  * the main loop serve the queue, one at a time, under the BQL.
  */
-typedef struct VirtIOBlkUring VirtIOBlkUring;
-
 struct VirtIOBlkQueue {
     VirtIOBlock *dev;
     VirtQueue *vq;
@@ -381,6 +381,12 @@ bool virtio_blk_queues_init(VirtIOBlock *s, Error **errp);
 
 /* virtio_blk_queues_cleanup: undo virtio_blk_queues_init(); BQL. */
 void virtio_blk_queues_cleanup(VirtIOBlock *s);
+
+/*
+ * virtio_blk_queue_left: one request less is in flight; wake whoever waits for
+ * the last one.  In the queue's thread.
+ */
+void virtio_blk_queue_left(VirtIOBlkQueue *q);
 
 /*
  * virtio_blk_wait_idle: wait until @q (all queues when NULL) has nothing in

@@ -106,7 +106,10 @@ static int read_wear(const char *filename, Wear *wear)
 
 static char *medium_filename(VirtIOBlock *s)
 {
-    return g_strdup(blk_bs(s->blk)->exact_filename);
+    BlockDriverState *bs = blk_bs(s->blk);
+
+    /* The medium may have been taken away. */
+    return g_strdup(bs ? bs->exact_filename : "");
 }
 
 bool virtio_blk_lifetime_check(VirtIOBlock *s, Error **errp)

@@ -25,6 +25,18 @@ static VirtIOBlockReq *queue_pop(VirtIOBlkQueue *q)
     return req;
 }
 
+void virtio_blk_queue_left(VirtIOBlkQueue *q)
+{
+    unsigned left = q->in_flight - 1;
+
+    /* A plain store is enough: one thread writes. */
+    qatomic_set(&q->in_flight, left);
+    if (!left) {
+        /* The block layer wakes nobody for requests that it never saw. */
+        aio_wait_kick();
+    }
+}
+
 /* Start requests until the ring is empty or the driver broke it. */
 static void queue_pop_all(VirtIOBlkQueue *q, VirtIOBlkBatch *batch)
 {
@@ -32,7 +44,7 @@ static void queue_pop_all(VirtIOBlkQueue *q, VirtIOBlkBatch *batch)
 
     while ((req = queue_pop(q))) {
         if (!virtio_blk_request_start(req, batch)) {
-            qatomic_set(&q->in_flight, q->in_flight - 1);
+            virtio_blk_queue_left(q);
             virtio_blk_req_drop(req);
             return;
         }
@@ -67,6 +79,14 @@ static void handle_output(VirtIODevice *vdev, VirtQueue *vq)
     VirtIOBlock *s = VIRTIO_BLK(vdev);
     VirtIOBlkQueue *q = &s->queues[virtio_get_queue_index(vq)];
 
+    /*
+     * Not in a thread that is not the queue's: the notifier is read here by
+     * the main loop after its queue was detached, since a vCPU may still kick
+     * it.  Nothing is lost, the next start kicks again.
+     */
+    if (qatomic_read(&s->queues_detached)) {
+        return;
+    }
     if (!s->ioeventfd_disabled && !s->ioeventfd_started) {
         /* Legacy drivers kick before DRIVER_OK: start now, it kicks again. */
         virtio_device_start_ioeventfd(vdev);
@@ -377,12 +397,11 @@ void virtio_blk_stop_ioeventfd(VirtIODevice *vdev)
     }
     s->ioeventfd_stopping = true;
 
-    if (!blk_in_drain(s->blk)) {
-        for (unsigned i = 0; i < s->conf.num_queues; i++) {
-            aio_wait_bh_oneshot(s->queues[i].ctx, queue_detach_bh,
-                                &s->queues[i]);
-        }
+    /* In a drained section, too: that does not wait for a running handler. */
+    for (unsigned i = 0; i < s->conf.num_queues; i++) {
+        aio_wait_bh_oneshot(s->queues[i].ctx, queue_detach_bh, &s->queues[i]);
     }
+    qatomic_set(&s->queues_detached, true);
     host_notifiers_release(s);
 
     /* From here on a drain neither detaches nor attaches. */
@@ -394,6 +413,7 @@ void virtio_blk_stop_ioeventfd(VirtIODevice *vdev)
     /* It stays where it is when someone else holds it there. */
     blk_set_aio_context(s->blk, qemu_get_aio_context(), NULL);
     guest_notifiers_set(s, false);
+    qatomic_set(&s->queues_detached, false);
     s->ioeventfd_stopping = false;
 }
 

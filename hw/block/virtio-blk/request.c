@@ -76,13 +76,9 @@ static void req_release(VirtIOBlockReq *req)
 {
     VirtIOBlkQueue *q = req->queue;
 
-    /*
-     * A plain store is enough: one thread writes.  Whoever waits is woken by
-     * the block layer, which kicks waiters after each completion.
-     */
-    qatomic_set(&q->in_flight, q->in_flight - 1);
     virtio_blk_frame_destroy(&req->frame);
     g_free(req);
+    virtio_blk_queue_left(q);
 }
 
 void virtio_blk_req_push(VirtIOBlockReq *req, size_t written)
@@ -199,7 +195,8 @@ void virtio_blk_batch_submit(VirtIOBlkQueue *q, VirtIOBlkBatch *batch)
         return;
     }
     engine = virtio_blk_engine_enter(q);
-    if (batch->num > 1) {
+    /* Without a medium there are no limits to ask for, and nothing merges. */
+    if (batch->num > 1 && blk_bs(s->blk)) {
         limits.max_bytes = blk_get_max_transfer(s->blk);
         limits.max_iov = blk_get_max_iov(s->blk);
         virtio_blk_batch_order(batch);

@@ -31,9 +31,23 @@ bool virtio_blk_zones_used(VirtIOBlock *s)
            virtio_vdev_has_feature(vdev, VIRTIO_F_VERSION_1);
 }
 
-static BlockLimits *zone_limits(VirtIOBlock *s)
+/*
+ * Limits of the zones that there are now, or NULL.  The driver keeps ZONED
+ * when a snapshot or a block job puts a node without zones on top, and when
+ * the medium is taken away.
+ */
+static const BlockLimits *zone_limits(VirtIOBlock *s)
 {
-    return &blk_bs(s->blk)->bl;
+    BlockDriverState *bs = blk_bs(s->blk);
+
+    return bs && bs->bl.zoned != BLK_Z_NONE && bs->bl.zone_size ? &bs->bl
+                                                                : NULL;
+}
+
+/* May the driver use zone commands, and are there zones to use them on? */
+static bool zones_there(VirtIOBlock *s)
+{
+    return virtio_blk_zones_used(s) && zone_limits(s);
 }
 
 /* Status for the errno of a zone operation; 0 is fine. */
@@ -142,7 +156,7 @@ void virtio_blk_cmd_zone_report(VirtIOBlockReq *req)
     const size_t header_size = sizeof(struct virtio_blk_zone_report);
     ReportIO *io;
 
-    if (!virtio_blk_zones_used(s)) {
+    if (!zones_there(s)) {
         virtio_blk_req_complete(req, VIRTIO_BLK_S_UNSUPP);
         return;
     }
@@ -192,7 +206,7 @@ void virtio_blk_cmd_zone_mgmt(VirtIOBlockReq *req)
     BlockZoneOp op = mgmt_op(req->frame.type);
     uint64_t zone_sectors, sector, sectors, capacity;
 
-    if (!virtio_blk_zones_used(s)) {
+    if (!zones_there(s)) {
         virtio_blk_req_complete(req, VIRTIO_BLK_S_UNSUPP);
         return;
     }
@@ -255,7 +269,7 @@ static void append_done(void *opaque, int ret)
  */
 static bool append_fits(VirtIOBlock *s, uint64_t sector, uint64_t sectors)
 {
-    BlockLimits *bl = zone_limits(s);
+    const BlockLimits *bl = zone_limits(s);
     BlockZoneWps *wps = blk_bs(s->blk)->wps;
     uint64_t zone_sectors = bl->zone_size >> BDRV_SECTOR_BITS;
     uint64_t end = MIN(sector + zone_sectors, virtio_blk_capacity(s));
@@ -278,12 +292,12 @@ static uint8_t append_check(VirtIOBlockReq *req)
 {
     VirtIOBlock *s = req->queue->dev;
     VirtIOBlkFrame *frame = &req->frame;
-    BlockLimits *bl = zone_limits(s);
+    const BlockLimits *bl = zone_limits(s);
     uint64_t capacity = virtio_blk_capacity(s);
     uint64_t sectors = frame->out_len >> BDRV_SECTOR_BITS;
     uint64_t zone_sectors;
 
-    if (!virtio_blk_zones_used(s) || !bl->max_append_sectors) {
+    if (!zones_there(s) || !bl->max_append_sectors) {
         return VIRTIO_BLK_S_UNSUPP;
     }
     zone_sectors = bl->zone_size >> BDRV_SECTOR_BITS;
@@ -325,11 +339,16 @@ void virtio_blk_cmd_zone_append(VirtIOBlockReq *req)
 uint8_t virtio_blk_zoned_rw_check(VirtIOBlockReq *req, uint64_t bytes)
 {
     VirtIOBlock *s = req->queue->dev;
-    uint64_t zone_sectors = zone_limits(s)->zone_size >> BDRV_SECTOR_BITS;
+    const BlockLimits *bl = zone_limits(s);
     uint64_t capacity = virtio_blk_capacity(s);
     uint64_t sector = req->frame.sector;
     uint64_t sectors = bytes >> BDRV_SECTOR_BITS;
+    uint64_t zone_sectors;
 
+    if (!bl) {
+        return VIRTIO_BLK_S_OK;
+    }
+    zone_sectors = bl->zone_size >> BDRV_SECTOR_BITS;
     if (sector > capacity || sectors > capacity - sector ||
         sectors > zone_sectors - sector % zone_sectors) {
         return VIRTIO_BLK_S_ZONE_INVALID_CMD;

@@ -97,6 +97,7 @@ struct VirtIOBlock {
     bool ioeventfd_started;             /* see virtio_blk_start_ioeventfd() */
     bool ioeventfd_starting;
     bool ioeventfd_stopping;
+    bool queues_detached;               /* while stopping; any thread reads */
 };
 
 /*

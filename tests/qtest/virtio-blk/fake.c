@@ -109,6 +109,16 @@ void vblk_fake_use(VblkFake *f, VblkOpts *o, const char *opts)
     o->binary_env = BINARY_ENV;
 }
 
+void vblk_fake_use_drive(VblkFake *f, VblkOpts *o)
+{
+    g_free(f->blockdev);
+    f->blockdev = g_strdup_printf("-drive if=none,id=" VBLK_NODE
+                                  ",format=host_device,file=%s,cache=none",
+                                  f->image);
+    o->blockdev = f->blockdev;
+    o->binary_env = BINARY_ENV;
+}
+
 void vblk_fake_end(VblkFake *f)
 {
     qtest_remove_abrt_handler(f);

@@ -26,6 +26,8 @@ typedef struct VblkFake {
 bool vblk_fake_begin(VblkFake *f, uint64_t size);
 /* vblk_fake_use: let the emulator have it; @opts: ",a=b" for the blockdev. */
 void vblk_fake_use(VblkFake *f, VblkOpts *o, const char *opts);
+/* vblk_fake_use_drive: the same as a -drive, which drive_del can remove. */
+void vblk_fake_use_drive(VblkFake *f, VblkOpts *o);
 void vblk_fake_end(VblkFake *f);
 
 /* Write, or with NULL remove, one file that the library reads. */
