@@ -237,6 +237,13 @@ static char *get_engine(Object *obj, Error **errp)
     return g_strdup(s->engine ? s->engine->name : "none");
 }
 
+static char *get_engine_reason(Object *obj, Error **errp)
+{
+    VirtIOBlock *s = VIRTIO_BLK(obj);
+
+    return g_strdup(s->engine_why ?: "the device is not realized");
+}
+
 static void virtio_blk_instance_init(Object *obj)
 {
     VirtIOBlock *s = VIRTIO_BLK(obj);
@@ -297,6 +304,10 @@ static void virtio_blk_class_init(ObjectClass *klass, void *data)
     object_class_property_add_str(klass, "engine", get_engine, NULL);
     object_class_property_set_description(klass, "engine",
                                           "I/O engine now in use");
+    object_class_property_add_str(klass, "engine-reason", get_engine_reason,
+                                  NULL);
+    object_class_property_set_description(klass, "engine-reason",
+                                          "Why this engine is in use");
     dc->vmsd = &virtio_blk_vmstate;
     set_bit(DEVICE_CATEGORY_STORAGE, dc->categories);
     vdc->realize = virtio_blk_realize;

@@ -83,6 +83,8 @@ void virtio_blk_engine_select(VirtIOBlock *s, const char *why)
         engine = &virtio_blk_engine_uring;
     }
 #endif
+    s->engine_why = engine == &virtio_blk_engine_block ? why
+                                                       : "the node is plain";
     if (s->engine != engine) {
         qatomic_set(&s->engine, engine);
         trace_virtio_blk_engine(VIRTIO_DEVICE(s), engine->name, why);

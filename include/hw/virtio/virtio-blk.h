@@ -84,6 +84,7 @@ struct VirtIOBlock {
      */
     const VirtIOBlkEngine *engine;
     VirtIOBlkPlain *plain;
+    const char *engine_why;             /* static text for people; BQL */
     bool engine_held;                   /* no queue may enter a fast engine */
     bool engine_waits;                  /* for idle queues, to be selected */
 

@@ -34,8 +34,12 @@ static bool kernel_has_uring(void)
 static void assert_engine(LifeVm *vm, const char *engine)
 {
     g_autofree char *now = vblk_qom_str(vm->v, "engine");
+    g_autofree char *why = vblk_qom_str(vm->v, "engine-reason");
 
     g_assert_cmpstr(now, ==, engine);
+    g_assert_cmpstr(why, !=, "");
+    g_assert_cmpint(g_str_equal(why, "the node is plain"), ==,
+                    g_str_equal(engine, "io_uring"));
 }
 
 /* ---- the choice ---- */

@@ -71,6 +71,7 @@ static const Property stock[] = {
 /* What this device has beyond that. */
 static const Property ours[] = {
     { "engine", "string", NULL, NULL },
+    { "engine-reason", "string", NULL, NULL },
     { "io-engine", "str", NULL, "\"\"" },
     { "lifetime", "bool", "false", "false" },
     { "max-discard-segments", "uint32", "1", "1" },
