@@ -145,10 +145,15 @@ void virtio_blk_cmd_discard(VirtIOBlockReq *req)
 static void write_zeroes_submit(VirtIOBlockReq *req,
                                 const VirtIOBlkRange *range)
 {
+    VirtIOBlock *s = req->queue->dev;
     bool unmap = range->flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
 
-    req->queue->dev->engine->write_zeroes(req, range_offset(range),
-                                          range_bytes(range), unmap);
+    /* Whoever says that nothing is deallocated must see to it. */
+    if (s->conf.write_zeroes_may_unmap == ON_OFF_AUTO_OFF) {
+        unmap = false;
+    }
+    s->engine->write_zeroes(req, range_offset(range), range_bytes(range),
+                            unmap);
 }
 
 void virtio_blk_cmd_write_zeroes(VirtIOBlockReq *req)

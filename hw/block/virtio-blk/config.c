@@ -297,6 +297,16 @@ bool virtio_blk_medium_changed(VirtIOBlock *s)
 {
     bool before = s->may_unmap;
 
-    s->may_unmap = write_zeroes_may_unmap(s);
+    switch (s->conf.write_zeroes_may_unmap) {
+    case ON_OFF_AUTO_ON:
+        s->may_unmap = true;
+        break;
+    case ON_OFF_AUTO_OFF:
+        s->may_unmap = false;
+        break;
+    default:
+        s->may_unmap = write_zeroes_may_unmap(s);
+        break;
+    }
     return s->may_unmap != before;
 }

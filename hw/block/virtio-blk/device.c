@@ -286,6 +286,8 @@ static const Property virtio_blk_properties[] = {
                        conf.max_write_zeroes_sectors, BDRV_REQUEST_MAX_SECTORS),
     DEFINE_PROP_UINT32("max-write-zeroes-segments", VirtIOBlock,
                        conf.max_write_zeroes_segments, 1),
+    DEFINE_PROP_ON_OFF_AUTO("write-zeroes-may-unmap", VirtIOBlock,
+                            conf.write_zeroes_may_unmap, ON_OFF_AUTO_ON),
     DEFINE_PROP_BOOL("secure-erase", VirtIOBlock, conf.secure_erase, false),
     DEFINE_PROP_UINT32("max-secure-erase-sectors", VirtIOBlock,
                        conf.max_secure_erase_sectors, BDRV_REQUEST_MAX_SECTORS),

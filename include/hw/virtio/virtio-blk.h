@@ -10,6 +10,7 @@
 #include "standard-headers/linux/virtio_blk.h"
 #include "hw/block/block.h"
 #include "hw/virtio/virtio.h"
+#include "qapi/qapi-types-common.h"
 #include "qapi/qapi-types-virtio.h"
 #include "qom/object.h"
 #include "system/block-backend.h"
@@ -45,6 +46,7 @@ typedef struct VirtIOBlkConf {
     bool scsi;
     bool secure_erase;
     bool lifetime;
+    OnOffAuto write_zeroes_may_unmap;   /* what the config space says */
     uint16_t num_queues;
     uint16_t queue_size;                /* descriptors per virtqueue */
     /* Limits of one segment in 512-byte sectors, and segments a request. */

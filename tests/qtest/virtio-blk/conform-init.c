@@ -239,6 +239,13 @@ static void add_zoned_fields(void)
 
 /* ---- write_zeroes_may_unmap ---- */
 
+/* What tells the truth; by default the device says what stock says. */
+static const char *may_unmap_auto(void)
+{
+    return vblk_has_prop("virtio-blk-device", "write-zeroes-may-unmap") ?
+           "write-zeroes-may-unmap=auto" : NULL;
+}
+
 static uint8_t may_unmap_with(const VblkVariant *variant, const char *disk,
                               const char *file)
 {
@@ -246,6 +253,7 @@ static uint8_t may_unmap_with(const VblkVariant *variant, const char *disk,
     uint8_t val;
     Vblk *v;
 
+    o.props = may_unmap_auto();
     o.disk_opts = disk;
     o.file_opts = file;
     v = vblk_start(&o);
@@ -270,6 +278,7 @@ static void test_may_unmap_never(const VblkVariant *variant)
 
     o.blockdev = "-blockdev driver=null-co,node-name=" VBLK_NODE
                  ",size=16777216,discard=unmap";
+    o.props = may_unmap_auto();
     v = vblk_start(&o);
     g_assert_cmpint(vblk_cfg(v, write_zeroes_may_unmap), ==, 0);
     vblk_stop(v);
@@ -289,6 +298,7 @@ static void test_may_unmap_change(const VblkVariant *variant)
     uint32_t gen = 0;
     Vblk *v;
 
+    o.props = may_unmap_auto();
     v = vblk_start(&o);
     vblk_config_irq(v);
     for (unsigned i = 0; i < 2; i++) {
@@ -309,6 +319,33 @@ static void test_may_unmap_change(const VblkVariant *variant)
     vblk_stop(v);
 }
 
+/* Issue 2: on, the default, and off stay what they are, whatever happens. */
+static void test_may_unmap_fixed(const VblkVariant *variant)
+{
+    static const char *const props[] = {
+        NULL, "write-zeroes-may-unmap=on", "write-zeroes-may-unmap=off",
+    };
+
+    if (!vblk_needs_prop("write-zeroes-may-unmap")) {
+        return;
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(props); i++) {
+        VblkOpts o = vblk_opts(variant);
+        Vblk *v;
+
+        o.props = props[i];
+        v = vblk_start(&o);
+        vblk_config_irq(v);
+        for (unsigned round = 0; round < 3; round++) {
+            g_assert_cmpint(vblk_cfg(v, write_zeroes_may_unmap), ==, i != 2);
+            reopen(v, round ? "unmap" : "ignore");
+            vblk_check_io(v, 0);
+        }
+        g_assert_false(vblk_config_irq(v));
+        vblk_stop(v);
+    }
+}
+
 void vblk_add_conform_init_tests(void)
 {
     vblk_add("conform/flush-offered", VBLK_ON_MOST, test_flush_offered);
@@ -324,4 +361,5 @@ void vblk_add_conform_init_tests(void)
     vblk_add("conform/may-unmap", VBLK_ON_MOST, test_may_unmap);
     vblk_add("conform/may-unmap-never", VBLK_ON_MOST, test_may_unmap_never);
     vblk_add("conform/may-unmap-change", VBLK_ON_MOST, test_may_unmap_change);
+    vblk_add("conform/may-unmap-fixed", VBLK_ON_MOST, test_may_unmap_fixed);
 }

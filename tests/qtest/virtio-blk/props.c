@@ -80,6 +80,7 @@ static const Property ours[] = {
     { "max-write-zeroes-segments", "uint32", "1", "1" },
     { "scsi", "bool", "false", "false" },
     { "secure-erase", "bool", "false", "false" },
+    { "write-zeroes-may-unmap", "OnOffAuto", "\"on\"", "\"on\"" },
 };
 
 /* virtio-blk-pci has all of the above and these, likewise from stock. */
@@ -307,6 +308,7 @@ static const Wrong wrong[] = {
       "invalid max-secure-erase-sectors property (0)", true },
     { "secure-erase-file", "secure-erase=on", "use secure-erase=off", true },
     { "lifetime-file", "lifetime=on", "use lifetime=off", true },
+    { "may-unmap-word", "write-zeroes-may-unmap=maybe", "maybe", true },
     { "scsi-modern", "scsi=on", "use disable-modern=on or scsi=off", true },
     { "io-engine-word", "io-engine=warp", "warp", true },
     { "engine-read-only", "engine=block", "engine", true },

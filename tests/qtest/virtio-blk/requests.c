@@ -296,6 +296,36 @@ static void test_write_zeroes_unmap(const VblkVariant *variant)
     check_write_zeroes(variant, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP);
 }
 
+/*
+ * Row 24: with write-zeroes-may-unmap=off nothing is deallocated, though the
+ * driver gives leave and the medium could.
+ */
+static void test_may_unmap(const VblkVariant *variant)
+{
+    struct virtio_blk_discard_write_zeroes seg =
+        range(256, 256, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP);
+
+    if (!vblk_needs_prop("write-zeroes-may-unmap")) {
+        return;
+    }
+    for (unsigned on = 0; on < 2; on++) {
+        VblkOpts o = vblk_opts(variant);
+        blkcnt_t before;
+        Vblk *v;
+
+        o.props = on ? "write-zeroes-may-unmap=on"
+                     : "write-zeroes-may-unmap=off";
+        v = vblk_start(&o);
+        fill_disk(v, 1024);
+        before = blocks_of(v);
+        g_assert_cmpint(range_cmd(v, VIRTIO_BLK_T_WRITE_ZEROES, &seg, 1, NULL),
+                        ==, OK);
+        g_assert_cmpint(blocks_of(v), ==, before - (on ? 256 : 0));
+        expect_bytes(v, 256, 256, 0);
+        vblk_stop(v);
+    }
+}
+
 /* Issue 2: "discard and write zeroes with more than one segment". */
 static void test_multi_segment(const VblkVariant *variant)
 {
@@ -434,6 +464,7 @@ void vblk_add_request_tests(void)
     vblk_add("request/write-zeroes", VBLK_ON_MOST, test_write_zeroes);
     vblk_add("request/write-zeroes-unmap", VBLK_ON_MOST,
              test_write_zeroes_unmap);
+    vblk_add("request/may-unmap", VBLK_ON_MOST, test_may_unmap);
     vblk_add("request/multi-segment", VBLK_ON_MOST, test_multi_segment);
     vblk_add_one("request/multi-segment-error", test_multi_segment_error);
     vblk_add("request/old-bits", VBLK_ON_MOST, test_old_bits);
