@@ -16,6 +16,7 @@ typedef struct Machine {
     VblkTransport transport;
     uint64_t features;
     const char *config;         /* bytes of the config space, in hex */
+    const char *props, *disk_opts;  /* as in VblkOpts */
 } Machine;
 
 /*
@@ -59,6 +60,37 @@ static const Machine machines[] = {
     { "microvm-legacy", "microvm", VBLK_MMIO_LEGACY, 0x31006ed4,
       "008000000000000000000000fe0000002000103f00020000000000000000"
       "000001000100ffff3f000100000001000000ffff3f000100000001" },
+    /* The same with other options, on a transitional device. */
+    { "ignore", "pc-q35-10.0", VBLK_PCI_LEGACY, 0x79006e54,
+      "008000000000000000000000fe0000002000103f00020000000000000000"
+      "000001000100ffff3f000100000001000000ffff3f000100000001",
+      .disk_opts = ",discard=ignore" },
+    { "read-only", "pc-q35-10.0", VBLK_PCI_LEGACY, 0x79006e74,
+      "008000000000000000000000fe0000002000103f00020000000000000000"
+      "000001000100ffff3f000100000001000000ffff3f000100000001",
+      .disk_opts = ",read-only=on" },
+    { "write-through", "pc-q35-10.0", VBLK_PCI_LEGACY, 0x79006454,
+      "008000000000000000000000fe0000002000103f00020000000000000000"
+      "000000000100ffff3f000100000001000000ffff3f000100000001",
+      .props = "write-cache=off,config-wce=off" },
+    { "no-ranges", "pc-q35-10.0", VBLK_PCI_LEGACY, 0x79000e54,
+      "008000000000000000000000fe0000002000103f00020000000000000000"
+      "000001000100",
+      .props = "discard=off,write-zeroes=off" },
+    { "4k", "pc-q35-10.0", VBLK_PCI_LEGACY, 0x79006e54,
+      "008000000000000000000000fe0000002000103800100000010002001000"
+      "000001000100ffff3f000100000008000000ffff3f000100000001",
+      .props = "logical_block_size=4096,physical_block_size=8192,"
+               "min_io_size=8192,opt_io_size=65536" },
+    { "granularity", "pc-q35-10.0", VBLK_PCI_LEGACY, 0x79006e54,
+      "008000000000000000000000fe0000002000103f00020000000000000000"
+      "000001000100640000000100000080000000070000000100000001",
+      .props = "discard_granularity=65536,max-discard-sectors=100,"
+               "max-write-zeroes-sectors=7" },
+    { "geometry", "pc-q35-10.0", VBLK_PCI_LEGACY, 0x79007e54,
+      "0080000000000000000000003e0000006400082000020000000000000000"
+      "000001000400ffff3f000100000001000000ffff3f000100000001",
+      .props = "cyls=100,heads=8,secs=32,num-queues=4,queue-size=64" },
 };
 
 static bool machine_there(const Machine *m)
@@ -102,6 +134,7 @@ static void test_machine(const void *data)
         .machine = m->machine, .transport = m->transport,
         /* Named, so that the fixture adds nothing about legacy or modern. */
         .device = pci ? "virtio-blk-pci" : NULL,
+        .props = m->props, .disk_opts = m->disk_opts,
     });
     vblk_attach(v);
     vblk_reset(v);
