@@ -12,6 +12,10 @@
  *   fault/OP           an errno: operation OP fails with it; OP is sg_io,
  *                      secure_discard, discard, zeroout, read or write
  *   fault/sense        a sense key: TEST UNIT READY ends with it
+ *   dropped            where it is there: a line "OFFSET BYTES" for each
+ *                      secure discard whose cached pages Linux would drop
+ *   slow-names         where it is there: to copy the file's name with
+ *                      strcpy() takes a while
  *   zones              see fakezone.c
  *
  * Zones come to life when queue/zoned is there.  Then the file obeys the rules
@@ -212,6 +216,35 @@ int __open64_2(const char *path, int flags)
     return fake_open("open64", path, flags, 0);
 }
 
+/* ---- names ---- */
+
+#define SLOW_NAME_US    500
+
+/*
+ * The block layer empties the name of a node and copies that of the node below
+ * into it.  Here that takes long enough for another thread to see it empty.
+ */
+static void slow_name(const char *from)
+{
+    const char *fake = getenv("FAKEHOST_PATH");
+
+    if (fake && !strcmp(from, fake) && fake_sysfs_number("slow-names", 0)) {
+        usleep(SLOW_NAME_US);
+    }
+}
+
+char *strcpy(char *to, const char *from)
+{
+    slow_name(from);
+    return memcpy(to, from, strlen(from) + 1);
+}
+
+char *__strcpy_chk(char *to, const char *from, size_t size)
+{
+    slow_name(from);
+    return strlen(from) < size ? memcpy(to, from, strlen(from) + 1) : NULL;
+}
+
 static bool resolve(const char *path, char *to)
 {
     if (strcmp(path, SYS_BLOCK)) {
@@ -354,6 +387,31 @@ static void fill(int fd, uint64_t offset, uint64_t bytes)
     }
 }
 
+/*
+ * Linux drops the pages of a secure discard before it looks whether there is
+ * anything to do; an empty range at the start means all pages.
+ */
+static void note_dropped(const uint64_t *range)
+{
+    const char *dir = getenv("FAKEHOST_SYSFS");
+    char path[PATH_MAX], line[64];
+    int fd, len;
+
+    if (!dir || snprintf(path, sizeof(path), "%s/dropped", dir) >= PATH_MAX) {
+        return;
+    }
+    fd = REAL(open)(path, O_WRONLY | O_APPEND | O_CLOEXEC);
+    if (fd < 0) {
+        return;
+    }
+    len = snprintf(line, sizeof(line), "%llu %llu\n",
+                   (unsigned long long)range[0], (unsigned long long)range[1]);
+    if (write(fd, line, len) != len) {
+        abort();
+    }
+    close(fd);
+}
+
 static int range_ioctl(int fd, unsigned long request, const uint64_t *range)
 {
     const char *name = request == BLKSECDISCARD ? "secure_discard" :
@@ -363,8 +421,14 @@ static int range_ioctl(int fd, unsigned long request, const uint64_t *range)
     if (error) {
         return error;
     }
-    if ((range[0] | range[1]) % 512 || !range[1] ||
+    if ((range[0] | range[1]) % 512 ||
         range[0] + range[1] > fake_bytes(fd)) {
+        return -EINVAL;
+    }
+    if (request == BLKSECDISCARD) {
+        note_dropped(range);
+    }
+    if (!range[1]) {
         return -EINVAL;
     }
     if (request == BLKSECDISCARD) {

@@ -26,6 +26,7 @@ void fake_zero(int fd, off_t offset, uint64_t bytes);
 /* What builds with _FORTIFY_SOURCE call in place of open() and so on. */
 int __open64_2(const char *path, int flags);
 char *__realpath_chk(const char *path, char *to, size_t size);
+char *__strcpy_chk(char *to, const char *from, size_t size);
 ssize_t __pread64_chk(int fd, void *buf, size_t n, off64_t offset,
                       size_t size);
 

@@ -57,6 +57,13 @@ void virtio_blk_segment_done(VirtIOBlockReq *req, int ret)
     if (--req->pending) {
         return;
     }
+    if (req->ret == -ENOTSUP &&
+        req->frame.type == VIRTIO_BLK_T_SECURE_ERASE) {
+        /* A filter has come on top: no medium's error, and "cont" no mend. */
+        block_acct_failed(blk_get_stats(s->blk), &req->acct);
+        virtio_blk_req_complete(req, VIRTIO_BLK_S_UNSUPP);
+        return;
+    }
     if (req->ret && virtio_blk_req_failed(req, false, -req->ret)) {
         return;
     }
@@ -178,19 +185,28 @@ typedef struct EraseIO {
 static void erase_done(void *opaque, int ret)
 {
     g_autofree EraseIO *io = opaque;
+    BlockDriverState *bs = blk_bs(io->req->queue->dev->blk);
 
-    if (!ret) {
-        /* The ioctl passes the block layer by, its dirty bitmaps must know. */
-        bdrv_set_dirty(blk_bs(io->req->queue->dev->blk), io->range[0],
-                       io->range[1]);
+    /*
+     * The ioctl passes the block layer by, but dirty bitmaps must know: also
+     * of what failed, since a part may have been erased.
+     */
+    if (bs) {
+        bdrv_set_dirty(bs, io->range[0], io->range[1]);
     }
     virtio_blk_segment_done(io->req, ret);
 }
 
 static void erase_submit(VirtIOBlockReq *req, const VirtIOBlkRange *range)
 {
-    EraseIO *io = g_new(EraseIO, 1);
+    EraseIO *io;
 
+    if (!range->num_sectors) {
+        /* Linux would drop all cached pages of the disk, the dirty as well. */
+        virtio_blk_segment_done(req, 0);
+        return;
+    }
+    io = g_new(EraseIO, 1);
     io->req = req;
     io->range[0] = range_offset(range);
     io->range[1] = range_bytes(range);
@@ -200,11 +216,15 @@ static void erase_submit(VirtIOBlockReq *req, const VirtIOBlkRange *range)
 
 bool virtio_blk_secure_erase_check(VirtIOBlock *s, Error **errp)
 {
-    uint64_t nothing[2] = { 0, 0 };
-    int ret = blk_ioctl(s->blk, BLKSECDISCARD, nothing);
+    /*
+     * Linux looks whether the medium can, and then at the alignment.  (Before
+     * 5.19 it looks whether it can discard; what it can't will be UNSUPP.)  An
+     * empty aligned range would make it drop the cached pages of the disk.
+     */
+    uint64_t misaligned[2] = { 1, 1 };
+    int ret = blk_ioctl(s->blk, BLKSECDISCARD, misaligned);
 
-    /* An empty range may be refused as such by media that can erase. */
-    if (ret == 0 || ret == -EINVAL) {
+    if (ret == -EINVAL) {
         return true;
     }
     error_setg_errno(errp, -ret, "secure-erase=on needs a host_device whose "

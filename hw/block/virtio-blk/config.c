@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "block/block_int.h"
+#include "hw/virtio/virtio-mmio.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
 #include "internal.h"
@@ -179,13 +180,25 @@ bool virtio_blk_config_was_read(VirtIOBlock *s)
     return copy->num_queues != 0;
 }
 
+/* The word for a device of the other kind, legacy or modern. */
+static const char *other_kind(VirtIOBlock *s, bool modern)
+{
+    BusState *bus = qdev_get_parent_bus(DEVICE(s));
+
+    if (object_dynamic_cast(OBJECT(bus), TYPE_VIRTIO_MMIO_BUS)) {
+        return modern ? "-global virtio-mmio.force-legacy=off"
+                      : "-global virtio-mmio.force-legacy=on";
+    }
+    return modern ? "disable-modern=off" : "disable-modern=on";
+}
+
 static bool legacy_possible(VirtIOBlock *s, Error **errp)
 {
     BlockDriverState *bs = blk_bs(s->blk);
 
     if (bs && bs->bl.zoned == BLK_Z_HM) {
         error_setg(errp, "a host-managed zoned disk needs a modern virtio "
-                   "device; use disable-modern=off");
+                   "device; use %s", other_kind(s, true));
         return false;
     }
     return true;
@@ -213,7 +226,7 @@ uint64_t virtio_blk_get_features(VirtIODevice *vdev, uint64_t features,
         virtio_clear_feature(&features, VIRTIO_BLK_F_ZONED);
     } else if (s->conf.scsi) {
         error_setg(errp, "scsi=on is for legacy virtio devices only; "
-                   "use disable-modern=on or scsi=off");
+                   "use %s or scsi=off", other_kind(s, false));
         return 0;
     }
 
@@ -297,6 +310,7 @@ bool virtio_blk_medium_changed(VirtIOBlock *s)
 {
     bool before = s->may_unmap;
 
+    virtio_blk_lifetime_medium(s);
     switch (s->conf.write_zeroes_may_unmap) {
     case ON_OFF_AUTO_ON:
         s->may_unmap = true;

@@ -181,6 +181,7 @@ static void virtio_blk_realize(DeviceState *dev, Error **errp)
         return;
     }
     qemu_mutex_init(&s->stopped_lock);
+    qemu_mutex_init(&s->medium_lock);
     QSIMPLEQ_INIT(&s->stopped);
     QLIST_INIT(&s->bounced);
     virtio_blk_engine_select(s, "realize");
@@ -206,6 +207,8 @@ static void virtio_blk_unrealize(DeviceState *dev)
     del_boot_device_lchs(dev, FW_SUFFIX);
     virtio_blk_queues_cleanup(s);
     qemu_mutex_destroy(&s->stopped_lock);
+    qemu_mutex_destroy(&s->medium_lock);
+    g_clear_pointer(&s->medium_name, g_free);
     blk_ram_registrar_destroy(&s->blk_ram_registrar);
     blockdev_mark_auto_del(s->blk);
     virtio_cleanup(vdev);

@@ -301,6 +301,12 @@ void virtio_blk_cmd_get_lifetime(VirtIOBlockReq *req);
 /* virtio_blk_lifetime_check: does the medium tell its wear?  As above. */
 bool virtio_blk_lifetime_check(VirtIOBlock *s, Error **errp);
 
+/*
+ * virtio_blk_lifetime_medium: note the medium's name for GET_LIFETIME.  Main
+ * loop, since the block layer may change it at any time in there.
+ */
+void virtio_blk_lifetime_medium(VirtIOBlock *s);
+
 /* zoned.c */
 
 void virtio_blk_cmd_zone_report(VirtIOBlockReq *req);

@@ -11,6 +11,7 @@
 #include "block/thread-pool.h"
 #include "qapi/error.h"
 #include "qemu/bswap.h"
+#include "qemu/lockable.h"
 #include "internal.h"
 #include "wire.h"
 #ifdef CONFIG_LINUX
@@ -104,12 +105,21 @@ static int read_wear(const char *filename, Wear *wear)
     return -ENOTSUP;
 }
 
+/* "" where there is no medium. */
 static char *medium_filename(VirtIOBlock *s)
 {
     BlockDriverState *bs = blk_bs(s->blk);
 
     /* The medium may have been taken away. */
     return g_strdup(bs ? bs->exact_filename : "");
+}
+
+void virtio_blk_lifetime_medium(VirtIOBlock *s)
+{
+    QEMU_LOCK_GUARD(&s->medium_lock);
+
+    g_free(s->medium_name);
+    s->medium_name = medium_filename(s);
 }
 
 bool virtio_blk_lifetime_check(VirtIOBlock *s, Error **errp)
@@ -175,7 +185,9 @@ void virtio_blk_cmd_get_lifetime(VirtIOBlockReq *req)
     }
     io = g_new0(LifetimeIO, 1);
     io->req = req;
-    io->filename = medium_filename(s);
+    WITH_QEMU_LOCK_GUARD(&s->medium_lock) {
+        io->filename = g_strdup(s->medium_name);
+    }
     blk_inc_in_flight(s->blk);
     thread_pool_submit_aio(lifetime_worker, io, lifetime_done, io);
 }

@@ -93,6 +93,9 @@ struct VirtIOBlock {
     QemuMutex stopped_lock;
     VirtIOBlkStoppedList stopped;       /* protected by stopped_lock */
 
+    QemuMutex medium_lock;
+    char *medium_name;                  /* protected by medium_lock */
+
     /* Completions whose write to a device's registers is going on. */
     QLIST_HEAD(, VirtIOBlkBounce) bounced;
 

@@ -24,7 +24,8 @@ static const char *const files[] = {
     "host/health_descriptor/life_time_estimation_a",
     "host/health_descriptor/life_time_estimation_b",
     "fault/sg_io", "fault/sense", "fault/secure_discard", "fault/discard",
-    "fault/zeroout", "fault/read", "fault/write",
+    "fault/zeroout", "fault/read", "fault/write", "dropped",
+    "slow-names",
 };
 
 /* The library lies beside this program. */
@@ -156,6 +157,15 @@ void vblk_fake_fault(VblkFake *f, const char *op, int error)
     } else {
         vblk_fake_set(f, name, NULL);
     }
+}
+
+char *vblk_fake_get(VblkFake *f, const char *name)
+{
+    g_autofree char *path = g_build_filename(f->dir, name, NULL);
+    char *text;
+
+    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    return text;
 }
 
 static int image_open(VblkFake *f)

@@ -33,6 +33,8 @@ void vblk_fake_end(VblkFake *f);
 /* Write, or with NULL remove, one file that the library reads. */
 void vblk_fake_set(VblkFake *f, const char *name, const char *text);
 void vblk_fake_set_num(VblkFake *f, const char *name, long value);
+/* What the library wrote into such a file (free it). */
+char *vblk_fake_get(VblkFake *f, const char *name);
 /* Let operation @op fail with this errno, 0: no more. */
 void vblk_fake_fault(VblkFake *f, const char *op, int error);
 /* Are these bytes of the device all @val? */

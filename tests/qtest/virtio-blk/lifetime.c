@@ -121,6 +121,45 @@ static void test_iothread(const VblkVariant *variant)
     vblk_fake_end(&f);
 }
 
+#define ROUNDS              20
+#define QUERIES             8
+
+/*
+ * query-block writes the names of all nodes anew, and a format's is empty for
+ * a moment.  An iothread that reads it must not find it so.
+ */
+static void test_query(const VblkVariant *variant)
+{
+    VblkOpts o = vblk_opts(variant);
+    VblkFake f;
+    Vblk *v;
+
+    if (!begin(&f, &o)) {
+        return;
+    }
+    g_free(f.blockdev);
+    f.blockdev = g_strdup_printf(
+        "-blockdev driver=host_device,node-name=file0,filename=%s "
+        "-blockdev driver=raw,node-name=" VBLK_NODE ",file=file0", f.image);
+    o.blockdev = f.blockdev;
+    o.args = "-object iothread,id=io0";
+    o.props = "lifetime=on,iothread=io0";
+    set_emmc(&f, "0x02", "0x03 0x04");
+    v = vblk_start(&o);
+    vblk_fake_set_num(&f, "slow-names", 1);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (unsigned i = 0; i < QUERIES; i++) {
+            qtest_qmp_send(v->qts, "{'execute': 'query-block'}");
+        }
+        check(v, 2, 3, 4);
+        for (unsigned i = 0; i < QUERIES; i++) {
+            qobject_unref(qtest_qmp_receive(v->qts));
+        }
+    }
+    vblk_stop(v);
+    vblk_fake_end(&f);
+}
+
 /* Row 31: values that the specification reserves are not passed on. */
 static void test_reserved(void)
 {
@@ -225,6 +264,7 @@ void vblk_add_lifetime_tests(void)
     vblk_add("lifetime/emmc", VBLK_ON_SPLIT | VBLK_ON_PACKED, test_emmc);
     vblk_add("lifetime/ufs", VBLK_ON_SPLIT, test_ufs);
     vblk_add("lifetime/iothread", VBLK_ON_SPLIT, test_iothread);
+    vblk_add("lifetime/query", VBLK_ON_SPLIT, test_query);
     vblk_add_one("lifetime/reserved", test_reserved);
     vblk_add_one("lifetime/no-data", test_no_data);
     vblk_add("lifetime/off", VBLK_ON_SPLIT | VBLK_ON_LEGACY, test_off);

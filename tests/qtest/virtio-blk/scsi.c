@@ -325,7 +325,7 @@ static void test_modern_refused(void)
     vblk_fails(&o, "scsi", "disable-modern=on", NULL);
     if (vblk_needs_machine("microvm")) {
         o.transport = VBLK_MMIO_MODERN;
-        vblk_fails(&o, "scsi", NULL);
+        vblk_fails(&o, "scsi", "virtio-mmio.force-legacy=on", NULL);
     }
 }
 

@@ -335,6 +335,10 @@ static void test_legacy_managed(void)
     }
     vblk_fake_use(&f, &o, NULL);
     vblk_fails(&o, "host-managed", "disable-modern=off", NULL);
+    if (vblk_needs_machine("microvm")) {
+        o.transport = VBLK_MMIO_LEGACY;
+        vblk_fails(&o, "host-managed", "virtio-mmio.force-legacy=off", NULL);
+    }
     vblk_fake_end(&f);
 }
 
