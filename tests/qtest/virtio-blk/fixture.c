@@ -12,6 +12,7 @@
 #include "qobject/qstring.h"
 #include "transport.h"
 
+#define IOTHREAD            "vblk-iothread"
 #define DEFAULT_SIZE        (16 * MiB)
 #define RAM_MB              96
 #define ALLOC_START         (2 * MiB)
@@ -61,6 +62,9 @@ char *vblk_device_arg(const VblkOpts *o)
     if (o->queue_size) {
         g_string_append_printf(s, ",queue-size=%u", o->queue_size);
     }
+    if (o->iothread) {
+        g_string_append(s, ",iothread=" IOTHREAD);
+    }
     if (o->props) {
         g_string_append_printf(s, ",%s", o->props);
     }
@@ -104,6 +108,9 @@ static char *command_line(const VblkOpts *o, const char *image)
                     o->machine ?: (opts_pci(o) ? "q35" : "microvm"), RAM_MB);
     if (o->transport == VBLK_MMIO_MODERN) {
         g_string_append(s, " -global virtio-mmio.force-legacy=false");
+    }
+    if (o->iothread) {
+        g_string_append(s, " -object iothread,id=" IOTHREAD);
     }
     if (o->args) {
         g_string_append_printf(s, " %s", o->args);

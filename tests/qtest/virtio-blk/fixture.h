@@ -67,6 +67,7 @@ typedef struct VblkOpts {
     bool throttle;              /* throttle disk0 -> raw thr-raw -> file0 */
     bool packed;                /* offer packed=on and use it */
     bool indirect;              /* put each request in an indirect table */
+    bool iothread;              /* all queues in an iothread of their own */
     bool event_idx;             /* negotiate EVENT_IDX and use it */
     bool msix;                  /* MSI-X rather than INTx (PCI only) */
     bool hotplug;               /* start without the device */
@@ -401,6 +402,7 @@ typedef struct VblkVariant {
     const char *name;           /* "modern-split", ... */
     VblkTransport transport;
     bool packed, indirect, event_idx;
+    bool iothread;
 } VblkVariant;
 
 #define VBLK_ON_SPLIT       0x01        /* modern PCI, split ring */
@@ -410,9 +412,13 @@ typedef struct VblkVariant {
 #define VBLK_ON_MMIO_LEGACY 0x10
 #define VBLK_ON_INDIRECT    0x20        /* modern PCI, split, all extras */
 #define VBLK_ON_PACKED_IND  0x40        /* modern PCI, packed, all extras */
-#define VBLK_ON_MODERN      (VBLK_ON_SPLIT | VBLK_ON_PACKED | VBLK_ON_MMIO)
+#define VBLK_ON_IOTHREAD    0x80        /* modern PCI, split, iothread */
+#define VBLK_ON_MMIO_IOT    0x100       /* modern MMIO, packed, iothread */
+/* Any two of transport, ring format and thread come together in one. */
+#define VBLK_ON_MODERN      (VBLK_ON_SPLIT | VBLK_ON_PACKED | VBLK_ON_MMIO | \
+                             VBLK_ON_IOTHREAD | VBLK_ON_MMIO_IOT)
 #define VBLK_ON_MOST        (VBLK_ON_MODERN | VBLK_ON_LEGACY)
-#define VBLK_ON_ALL         0x7f
+#define VBLK_ON_ALL         0x1ff
 
 /* Adds /virtio-blk/NAME/VARIANT for each variant in @where. */
 void vblk_add(const char *name, unsigned where,

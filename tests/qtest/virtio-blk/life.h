@@ -50,15 +50,17 @@ typedef struct LifeCase {
 #define LIFE_ONE_PACKED     0x08
 #define LIFE_MAP            0x10        /* 2 iothreads, split, 4 queues */
 #define LIFE_MAP_PACKED     0x20
-#define LIFE_MMIO           0x40        /* microvm, main loop, 1 queue */
+#define LIFE_MMIO_MAIN      0x40        /* microvm, main loop, 1 queue */
 #define LIFE_LEGACY         0x80        /* legacy PCI, one iothread */
 #define LIFE_NOEVENTFD      0x100       /* ioeventfd=off, 2 queues */
+#define LIFE_MMIO_ONE       0x200       /* microvm, one iothread, packed */
+#define LIFE_MMIO           (LIFE_MMIO_MAIN | LIFE_MMIO_ONE)
 #define LIFE_SPLIT          (LIFE_MAIN | LIFE_ONE | LIFE_MAP)
 #define LIFE_PACKED         (LIFE_MAIN_PACKED | LIFE_ONE_PACKED | \
                              LIFE_MAP_PACKED)
 #define LIFE_THREADS        (LIFE_ONE | LIFE_MAP | LIFE_MAP_PACKED)
 #define LIFE_PCI            (LIFE_SPLIT | LIFE_PACKED)
-#define LIFE_ALL            0x1ff
+#define LIFE_ALL            0x3ff
 
 /* Adds /virtio-blk/life/NAME/CASE for each case in @where. */
 void life_add(const char *name, unsigned where,

@@ -121,7 +121,7 @@ static void test_iothread(const VblkVariant *variant)
     vblk_fake_end(&f);
 }
 
-#define ROUNDS              20
+#define ROUNDS              60
 #define QUERIES             8
 
 /*

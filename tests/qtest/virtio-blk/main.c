@@ -21,6 +21,10 @@ static const struct {
     { VBLK_ON_PACKED_IND, { "modern-packed-indirect", VBLK_PCI_MODERN,
                             .packed = true, .indirect = true,
                             .event_idx = true } },
+    { VBLK_ON_IOTHREAD, { "modern-split-iothread", VBLK_PCI_MODERN,
+                          .iothread = true } },
+    { VBLK_ON_MMIO_IOT, { "mmio-packed-iothread", VBLK_MMIO_MODERN,
+                          .packed = true, .iothread = true } },
 };
 
 void vblk_add(const char *name, unsigned where,
@@ -59,6 +63,7 @@ VblkOpts vblk_opts(const VblkVariant *variant)
         .packed = variant->packed,
         .indirect = variant->indirect,
         .event_idx = variant->event_idx,
+        .iothread = variant->iothread,
     };
 }
 

@@ -29,6 +29,9 @@
 
 #define START(zone)     ((zone) * (uint64_t)ZONE)
 
+/* Those that can have zones: modern ones, with and without an iothread. */
+#define ZONED_ON        VBLK_ON_MODERN
+
 typedef struct virtio_blk_zone_descriptor Desc;
 
 static const char layout[] = "0 0 conv 0\n7 7 seq 96\n8 8 ro 0\n"
@@ -1003,30 +1006,6 @@ static void test_aware(const VblkVariant *variant)
     stop(&f, v);
 }
 
-/* The same from an iothread: requests that take several steps. */
-static void test_iothread(const VblkVariant *variant)
-{
-    VblkOpts o = vblk_opts(variant);
-    uint64_t where, num;
-    Desc desc[LAST + 1];
-    VblkFake f;
-    Vblk *v;
-
-    if (!begin(&f, "host-managed")) {
-        return;
-    }
-    o.args = "-object iothread,id=io0";
-    o.props = "iothread=io0";
-    v = start_opts(&f, o);
-    g_assert_cmpint(append(v, START(1), 8, &where), ==, OK);
-    g_assert_cmpint(where, ==, START(1));
-    g_assert_cmpint(write_at(v, START(1), 8), ==, UNALIGNED);
-    g_assert_cmpint(report(v, 0, 4096, desc, &num), ==, OK);
-    g_assert_cmpint(num, ==, LAST + 1);
-    g_assert_cmpint(zone_reset(v, 1), ==, OK);
-    stop(&f, v);
-}
-
 /*
  * The driver's mistakes are its own; the error policy of the user is for
  * errors of the medium.
@@ -1059,46 +1038,45 @@ static void test_error_policy(const VblkVariant *variant)
 
 static void add_state_tests(void)
 {
-    vblk_add("zoned/conventional", VBLK_ON_SPLIT, test_conventional);
-    vblk_add("zoned/states", VBLK_ON_SPLIT | VBLK_ON_MMIO, test_states);
-    vblk_add("zoned/states-bad", VBLK_ON_SPLIT, test_states_bad);
-    vblk_add("zoned/last-zone", VBLK_ON_SPLIT, test_last_zone);
-    vblk_add("zoned/reset-all", VBLK_ON_SPLIT, test_reset_all);
-    vblk_add("zoned/max-open", VBLK_ON_SPLIT, test_max_open);
-    vblk_add("zoned/max-active", VBLK_ON_SPLIT, test_max_active);
+    vblk_add("zoned/conventional", ZONED_ON, test_conventional);
+    vblk_add("zoned/states", ZONED_ON, test_states);
+    vblk_add("zoned/states-bad", ZONED_ON, test_states_bad);
+    vblk_add("zoned/last-zone", ZONED_ON, test_last_zone);
+    vblk_add("zoned/reset-all", ZONED_ON, test_reset_all);
+    vblk_add("zoned/max-open", ZONED_ON, test_max_open);
+    vblk_add("zoned/max-active", ZONED_ON, test_max_active);
 }
 
 static void add_data_tests(void)
 {
-    vblk_add("zoned/append", VBLK_ON_SPLIT | VBLK_ON_PACKED, test_append);
-    vblk_add("zoned/append-batch", VBLK_ON_SPLIT, test_append_batch);
-    vblk_add("zoned/append-bad", VBLK_ON_SPLIT, test_append_bad);
-    vblk_add("zoned/append-full", VBLK_ON_SPLIT, test_append_full);
-    vblk_add("zoned/append-none", VBLK_ON_SPLIT, test_append_none);
-    vblk_add("zoned/append-no-room", VBLK_ON_SPLIT, test_append_no_room);
-    vblk_add("zoned/write-pointer", VBLK_ON_SPLIT, test_write_pointer);
-    vblk_add("zoned/write-batch", VBLK_ON_SPLIT, test_write_batch);
-    vblk_add("zoned/bounds", VBLK_ON_SPLIT, test_bounds);
-    vblk_add("zoned/dead-zones", VBLK_ON_SPLIT, test_dead_zones);
-    vblk_add("zoned/aware", VBLK_ON_SPLIT, test_aware);
-    vblk_add("zoned/iothread", VBLK_ON_SPLIT, test_iothread);
-    vblk_add("zoned/error-policy", VBLK_ON_SPLIT, test_error_policy);
+    vblk_add("zoned/append", ZONED_ON, test_append);
+    vblk_add("zoned/append-batch", ZONED_ON, test_append_batch);
+    vblk_add("zoned/append-bad", ZONED_ON, test_append_bad);
+    vblk_add("zoned/append-full", ZONED_ON, test_append_full);
+    vblk_add("zoned/append-none", ZONED_ON, test_append_none);
+    vblk_add("zoned/append-no-room", ZONED_ON, test_append_no_room);
+    vblk_add("zoned/write-pointer", ZONED_ON, test_write_pointer);
+    vblk_add("zoned/write-batch", ZONED_ON, test_write_batch);
+    vblk_add("zoned/bounds", ZONED_ON, test_bounds);
+    vblk_add("zoned/dead-zones", ZONED_ON, test_dead_zones);
+    vblk_add("zoned/aware", ZONED_ON, test_aware);
+    vblk_add("zoned/error-policy", ZONED_ON, test_error_policy);
 }
 
 void vblk_add_zoned_tests(void)
 {
-    vblk_add("zoned/config", VBLK_ON_SPLIT | VBLK_ON_MMIO, test_config);
-    vblk_add("zoned/refuse-aware", VBLK_ON_SPLIT, test_refuse_aware);
-    vblk_add("zoned/refuse-managed", VBLK_ON_SPLIT, test_refuse_managed);
+    vblk_add("zoned/config", ZONED_ON, test_config);
+    vblk_add("zoned/refuse-aware", ZONED_ON, test_refuse_aware);
+    vblk_add("zoned/refuse-managed", ZONED_ON, test_refuse_managed);
     vblk_add("zoned/legacy", VBLK_ON_LEGACY | VBLK_ON_MMIO_LEGACY,
              test_legacy);
     vblk_add_one("zoned/legacy-managed", test_legacy_managed);
     vblk_add_one("zoned/raw", test_raw);
     vblk_add_one("zoned/secure-erase", test_secure_erase);
-    vblk_add("zoned/report", VBLK_ON_SPLIT | VBLK_ON_PACKED, test_report);
-    vblk_add("zoned/report-bad", VBLK_ON_SPLIT, test_report_bad);
-    vblk_add("zoned/report-many", VBLK_ON_SPLIT, test_report_many);
-    vblk_add("zoned/report-huge", VBLK_ON_SPLIT, test_report_huge);
+    vblk_add("zoned/report", ZONED_ON, test_report);
+    vblk_add("zoned/report-bad", ZONED_ON, test_report_bad);
+    vblk_add("zoned/report-many", ZONED_ON, test_report_many);
+    vblk_add("zoned/report-huge", ZONED_ON, test_report_huge);
     add_state_tests();
     add_data_tests();
 }
