@@ -63,8 +63,8 @@ static void pci_bad_size(Vblk *v, uint32_t size, uint64_t mem)
 }
 
 /*
- * CVE-2026-50626: ring sizes beyond the offered maximum, and others that are
- * none, over memory that is full of what looks like available requests.
+ * B5, CVE-2026-50626: ring sizes beyond the offered maximum, and others that
+ * are none, over memory that is full of what looks like available requests.
  */
 static void test_queue_size(const VblkVariant *variant)
 {
@@ -99,8 +99,8 @@ static void test_queue_size(const VblkVariant *variant)
 /* ---- ranges that the backend can't take as they are ---- */
 
 /*
- * Known bug "write zeroes gives EINVAL": a sector of zeroes on a medium that
- * writes blocks of 4096; the rest of the block stays as it was.
+ * Row 23, B16, known bug "write zeroes gives EINVAL": a sector of zeroes on a
+ * medium that writes blocks of 4096; the rest of the block stays as it was.
  */
 static void test_small_zeroes(const VblkVariant *variant)
 {
@@ -128,7 +128,7 @@ static void test_small_zeroes(const VblkVariant *variant)
     vblk_stop(v);
 }
 
-/* Known bug "division by zero": discard_granularity=0, and no discard. */
+/* B17, known bug "division by zero": discard_granularity=0, and no discard. */
 static void test_no_granularity(const VblkVariant *variant)
 {
     VblkOpts o = vblk_opts(variant);
@@ -153,8 +153,9 @@ static void test_no_granularity(const VblkVariant *variant)
 }
 
 /*
- * Known bug "raw over a zoned host device": it hides the zones, but the rules
- * of host-managed ones hold all the same.  No guest could use such a disk.
+ * B22, known bug "raw over a zoned host device": it hides the zones, but the
+ * rules of host-managed ones hold all the same.  No guest could use such a
+ * disk.
  */
 static void test_raw_over_zoned(void)
 {
@@ -186,7 +187,7 @@ static void test_raw_over_zoned(void)
 
 #define MANY                16
 
-/* Known bug "slow FUA": a write-through write is made durable once. */
+/* B18, known bug "slow FUA": a write-through write is made durable once. */
 static void test_one_flush(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) {
@@ -253,8 +254,8 @@ static Vblk *start_aio(const char *image, const char *aio, bool direct)
 }
 
 /*
- * Known bug "stuck after an io_uring resubmit": the host reads less than it
- * was asked for, because the file ends there.  What is missing reads as zero.
+ * B14, known bug "stuck after an io_uring resubmit": the host reads less than
+ * it was asked for, as the file ends there.  What is missing reads as zero.
  */
 static void test_short_read(const void *aio)
 {
@@ -312,8 +313,9 @@ static int64_t pressure_of(unsigned ms)
 }
 
 /*
- * Known bug "~100% I/O pressure on an idle VM": io_uring's wait for events
- * counted as I/O.  The number is the whole host's, hence the look before.
+ * B15, known bug "~100% I/O pressure on an idle VM": io_uring's wait for
+ * events counted as I/O.  The number is the whole host's, hence the look
+ * before.
  */
 static void test_idle_pressure(void)
 {

@@ -278,7 +278,7 @@ static void test_filter(const VblkVariant *variant)
     stop(&f, v);
 }
 
-/* RO: nothing is erased. */
+/* Row 20: of a read-only disk nothing is erased. */
 static void test_read_only(const VblkVariant *variant)
 {
     const EraseRange range = { .sector = 8, .num_sectors = 16 };

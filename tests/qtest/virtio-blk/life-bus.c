@@ -32,9 +32,9 @@ static void wait_needs_reset(LifeVm *vm)
 }
 
 /*
- * Known bug "virtio_error() from an iothread without the BQL": a malformed
- * request on each queue in turn breaks the device, tells the driver by status
- * and config interrupt, and a reset cures it.
+ * B11, known bug "virtio_error() from an iothread without the BQL": a
+ * malformed request on each queue in turn breaks the device, tells the driver
+ * by status and config interrupt, and a reset cures it.
  */
 static void test_broken(const LifeCase *c)
 {
@@ -54,7 +54,7 @@ static void test_broken(const LifeCase *c)
     life_stop(vm);
 }
 
-/* The same with INTx, whose level another thread must not touch. */
+/* B11: the same with INTx, whose level another thread must not touch. */
 static void test_broken_intx(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) { 0 });
@@ -70,7 +70,7 @@ static void test_broken_intx(const LifeCase *c)
     life_stop(vm);
 }
 
-/* Malformed requests while the other requests are in the backend. */
+/* B11: malformed requests while the other requests are in the backend. */
 static void test_broken_in_flight(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) {
@@ -92,7 +92,7 @@ static void test_broken_in_flight(const LifeCase *c)
     life_stop(vm);
 }
 
-/* All queues at the same time, from all threads. */
+/* B11: all queues at the same time, from all threads. */
 static void test_broken_all(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) { .msix = true });
@@ -126,8 +126,8 @@ static void set_master(LifeVm *vm, bool on)
 }
 
 /*
- * Known bug "deadlock clearing Bus Master": under a load, with requests in
- * flight.  A driver that sets it again resets the device and goes on.
+ * B10, known bug "deadlock clearing Bus Master": under a load, with requests
+ * in flight.  A driver that sets it again resets the device and goes on.
  */
 static void test_bus_master(const LifeCase *c)
 {
@@ -148,7 +148,7 @@ static void test_bus_master(const LifeCase *c)
     life_stop(vm);
 }
 
-/* A slow request is in the backend when Bus Master goes: it is waited for. */
+/* B10: a slow request in the backend is waited for. */
 static void test_bus_master_slow(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) {
@@ -254,8 +254,9 @@ void life_add_bus_tests(void)
     life_add("broken/intx", LIFE_SPLIT | LIFE_MMIO, test_broken_intx);
     life_add("broken/in-flight", LIFE_PCI, test_broken_in_flight);
     life_add("broken/all-queues", LIFE_PCI, test_broken_all);
-    life_add("bus-master/load", LIFE_PCI | LIFE_NOEVENTFD, test_bus_master);
-    life_add("bus-master/slow", LIFE_SPLIT, test_bus_master_slow);
+    life_add("bus-master/load", LIFE_PCI | LIFE_LEGACY | LIFE_NOEVENTFD,
+             test_bus_master);
+    life_add("bus-master/slow", LIFE_PCI | LIFE_LEGACY, test_bus_master_slow);
     life_add("no-ioeventfd", LIFE_NOEVENTFD, test_no_ioeventfd);
     life_add_one("iothread-needs-ioeventfd", test_iothread_needs_ioeventfd);
     life_add("interrupts", LIFE_PCI | LIFE_NOEVENTFD, test_interrupts);

@@ -73,7 +73,7 @@ static void test_reset(const LifeCase *c)
     life_stop(vm);
 }
 
-/* write-cache=off: the same from the other side. */
+/* Row 27: the same from the other side, write-cache=off. */
 static void test_off(const LifeCase *c)
 {
     LifeVm *vm = start(c, "\"write-cache\":\"off\",", 0);

@@ -41,7 +41,7 @@ static void finish(Drain *d)
     life_stop(d->vm);
 }
 
-/* A drain_all, over and over. */
+/* B6, B13: a drain_all, over and over. */
 static void test_drain_all(const LifeCase *c)
 {
     Drain d = start(c, (LifeSpec) { 0 });
@@ -55,7 +55,7 @@ static void test_drain_all(const LifeCase *c)
     finish(&d);
 }
 
-/* blockdev-reopen with the options that it has. */
+/* B6: blockdev-reopen with the options that it has. */
 static void test_reopen(const LifeCase *c)
 {
     Drain d = start(c, (LifeSpec) { 0 });
@@ -68,7 +68,7 @@ static void test_reopen(const LifeCase *c)
     finish(&d);
 }
 
-/* Limits of the device come and go: the throttle filter of the backend. */
+/* B6: limits of the device come and go: the throttle filter of the backend. */
 static void test_io_throttle(const LifeCase *c)
 {
     Drain d = start(c, (LifeSpec) { 0 });
@@ -82,7 +82,7 @@ static void test_io_throttle(const LifeCase *c)
     finish(&d);
 }
 
-/* Snapshot, then commit of the active layer: what libvirt does daily. */
+/* B6: snapshot, then commit of the active layer: what libvirt does daily. */
 static void test_snapshot_commit(const LifeCase *c)
 {
     Drain d = start(c, (LifeSpec) { 0 });
@@ -114,7 +114,7 @@ static void add_file_node(LifeVm *vm, const char *node, const char *file)
              "'locking': 'off'}}}", node, file);
 }
 
-/* Mirror to another file and pivot to it, there and back again. */
+/* B6: mirror to another file and pivot to it, there and back again. */
 static void test_mirror(const LifeCase *c)
 {
     Drain d = start(c, (LifeSpec) { 0 });
@@ -146,7 +146,7 @@ static void test_mirror(const LifeCase *c)
     }
 }
 
-/* Backups with a copy-before-write filter, in a transaction with a bitmap. */
+/* B6: backups with a filter, in a transaction with a bitmap. */
 static void test_backup(const LifeCase *c)
 {
     Drain d = start(c, (LifeSpec) { 0 });
@@ -209,7 +209,7 @@ static void run_both(LifeLoad *a, LifeLoad *b, unsigned rounds)
     }
 }
 
-/* Known bug "throttle group x 2 iothreads", with stop and cont. */
+/* B6, B12, known bug "throttle group x 2 iothreads", with stop and cont. */
 static void test_throttle_group(const LifeCase *c)
 {
     g_autofree char *file = life_temp("second", LIFE_DISK_SIZE);
@@ -239,7 +239,7 @@ static void test_throttle_group(const LifeCase *c)
     life_stop(vm);
 }
 
-/* The device's load goes through other nodes that come and go below it. */
+/* B6: the device's load goes through other nodes that come and go below it. */
 static void test_filter(const LifeCase *c)
 {
     Drain d = start(c, (LifeSpec) { 0 });
@@ -260,7 +260,7 @@ static void test_filter(const LifeCase *c)
     finish(&d);
 }
 
-#define DRAIN_CASES     (LIFE_MAIN | LIFE_THREADS | LIFE_NOEVENTFD)
+#define DRAIN_CASES     (LIFE_MAIN | LIFE_THREADS | LIFE_MMIO | LIFE_NOEVENTFD)
 
 void life_add_drain_tests(void)
 {
@@ -271,6 +271,6 @@ void life_add_drain_tests(void)
     life_add("drain/mirror", DRAIN_CASES, test_mirror);
     life_add("drain/backup", DRAIN_CASES, test_backup);
     life_add("drain/filter", DRAIN_CASES, test_filter);
-    life_add("drain/throttle-group", LIFE_ONE | LIFE_ONE_PACKED,
+    life_add("drain/throttle-group", LIFE_ONE | LIFE_ONE_PACKED | LIFE_MAP_PACKED,
              test_throttle_group);
 }

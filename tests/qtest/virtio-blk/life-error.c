@@ -167,7 +167,7 @@ static void test_default(const LifeCase *c)
     enospc(c, NULL);
 }
 
-/* A failed flush obeys werror, and is done anew. */
+/* Row 28: a failed flush obeys werror, and is done anew. */
 static void test_flush(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) {
@@ -241,8 +241,8 @@ static void test_write_zeroes(const LifeCase *c)
     LIFE_FAIL_ONCE("write", 224, 5) "," LIFE_FAIL_ONCE("write", 240, 5)
 
 /*
- * Known bug "restart ran in the wrong AioContext": several parked requests on
- * every queue; each is completed once, on its own queue.
+ * B9, known bug "restart ran in the wrong AioContext": several parked requests
+ * on every queue; each is completed once, on its own queue.
  */
 static void test_many(const LifeCase *c)
 {
@@ -274,7 +274,7 @@ static void test_many(const LifeCase *c)
     life_stop(vm);
 }
 
-/* Fails again after each cont: parked again, none is lost or repeated. */
+/* B9: fails again after each cont: parked again, none is lost or repeated. */
 static void test_again(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) {
@@ -369,7 +369,7 @@ static void test_read_only(const LifeCase *c)
     life_stop(vm);
 }
 
-/* Errors that stop and go on under a load, on every queue. */
+/* B9, B13: errors that stop and go on under a load, on every queue. */
 static void test_load(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) {

@@ -333,7 +333,7 @@ static void set_writeback(LifeVm *vm, uint8_t on)
     vblk_cfg_write8(vm->v, WCE, on);
 }
 
-/* Both directions of the byte, against what the other side starts with. */
+/* B19: both values of the byte, against what the other side starts with. */
 static void test_cache(const LifeCase *c)
 {
     static const char *const json[] = {
@@ -355,7 +355,7 @@ static void test_cache(const LifeCase *c)
     }
 }
 
-/* A driver that never read the config space keeps its write cache. */
+/* B19: a driver that never read the config space keeps its write cache. */
 static void test_cache_unread(const LifeCase *c)
 {
     Trip t = depart(c, (LifeSpec) { 0 });
@@ -367,7 +367,7 @@ static void test_cache_unread(const LifeCase *c)
     arrive(&t);
 }
 
-/* The mode of a driver that is gone must not come back by the trip. */
+/* B19: the mode of a driver that is gone must not come back by the trip. */
 static void test_cache_stale(const LifeCase *c)
 {
     const char *json = "\"write-cache\":\"off\",";
@@ -384,7 +384,7 @@ static void test_cache_stale(const LifeCase *c)
     arrive(&t);
 }
 
-/* Row 26: neither FLUSH nor CONFIG_WCE, writes are durable there, too. */
+/* B19, row 26: neither FLUSH nor CONFIG_WCE, writes are durable there, too. */
 static void test_cache_neither(const LifeCase *c)
 {
     Trip t = depart(c, (LifeSpec) {
@@ -416,6 +416,7 @@ static void no_flush(const LifeCase *c, bool read_before)
     arrive(&t);
 }
 
+/* B19. */
 static void test_cache_no_flush(const LifeCase *c)
 {
     no_flush(c, true);

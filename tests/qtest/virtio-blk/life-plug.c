@@ -118,7 +118,7 @@ static void test_stopped(const LifeCase *c)
     life_stop(vm);
 }
 
-/* Known bug "guest I/O stuck after ... hotplug": 20 times, and no leaks. */
+/* B6, known bug "guest I/O stuck after ... hotplug": 20 times, no leaks. */
 static void test_loop(const LifeCase *c)
 {
     LifeVm *vm = start(c, (LifeSpec) { 0 });

@@ -71,8 +71,8 @@ static void forget_irq(LifeVm *vm, unsigned q)
 }
 
 /*
- * A request in the backend when its queue is reset: it is either dropped or
- * finished before the reset reads back, never after.
+ * Row 56, B20: a request in the backend when its queue is reset: it is either
+ * dropped or finished before the reset reads back, never after.
  */
 static void test_in_flight(const LifeCase *c)
 {
@@ -103,8 +103,8 @@ static void test_in_flight(const LifeCase *c)
 }
 
 /*
- * The new ring, elsewhere and smaller, is enabled at once: no completion of
- * the old ring's requests may land in it (stock: they do).
+ * Row 56, B20: the new ring, elsewhere and smaller, is enabled at once: no
+ * completion of the old ring's requests may land in it (stock: they do).
  */
 static void test_reenable(const LifeCase *c)
 {
@@ -137,7 +137,10 @@ static void test_reenable(const LifeCase *c)
 #define STOP_RULES LIFE_FAIL_ONCE("write", 64, 5) "," \
                    LIFE_FAIL_ONCE("write", 128, 5)
 
-/* Parked requests of the queue are dropped, those of another one restart. */
+/*
+ * Row 56: parked requests of the queue are dropped, those of another one
+ * restart.
+ */
 static void test_stopped(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) {
@@ -165,7 +168,7 @@ static void test_stopped(const LifeCase *c)
     life_stop(vm);
 }
 
-/* A doorbell for a queue that is reset starts nothing. */
+/* Row 56: a doorbell for a queue that is reset starts nothing. */
 static void test_kick(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) { 0 });
@@ -188,7 +191,7 @@ static void test_kick(const LifeCase *c)
     life_stop(vm);
 }
 
-/* Again and again, while the other queues are at work. */
+/* Row 56: again and again, while the other queues are at work. */
 static void test_loop(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) { .queues = c->queues + 1 });
@@ -220,7 +223,7 @@ static void test_loop(const LifeCase *c)
     life_stop(vm);
 }
 
-/* Feature and register: reset reads 0 and the queue is disabled afterwards. */
+/* Row 56: reset reads 0 and the queue is disabled afterwards. */
 static void test_registers(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) { 0 });

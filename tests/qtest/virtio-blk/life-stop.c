@@ -24,7 +24,7 @@ static void check_all_queues(LifeVm *vm)
     }
 }
 
-/* Issue 2, stop/cont: stop waits for what is in the backend, once. */
+/* B8, issue 2, stop/cont: stop waits for what is in the backend, once. */
 static void test_in_flight(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) {
@@ -77,7 +77,7 @@ static uint64_t all_completions(LifeVm *vm)
 }
 
 /*
- * Known bugs, "deadlock on QMP stop" and "crash on stop/cont under I/O": a
+ * B8, known bugs, "deadlock on QMP stop" and "crash on stop/cont under I/O": a
  * load goes through many of them; while stopped nothing is completed.
  */
 static void test_loop(const LifeCase *c)
@@ -99,7 +99,7 @@ static void test_loop(const LifeCase *c)
     life_stop(vm);
 }
 
-/* stop and cont sent in one go, the load goes on meanwhile. */
+/* B8: stop and cont sent in one go, the load goes on meanwhile. */
 static void test_no_pause(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) { 0 });
@@ -120,8 +120,8 @@ static void test_no_pause(const LifeCase *c)
 }
 
 /*
- * Known bug "main loop at 100% CPU": after starts and stops of the queues an
- * idle machine uses no time.
+ * B7, known bug "main loop at 100% CPU": after starts and stops of the queues
+ * an idle machine uses no time.
  */
 static void test_idle(const LifeCase *c)
 {
@@ -180,7 +180,7 @@ static void test_resize(const LifeCase *c)
     life_stop(vm);
 }
 
-/* The same under a load: no request suffers. */
+/* Row 19: the same under a load: no request suffers. */
 static void test_resize_load(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) { 0 });
@@ -207,7 +207,7 @@ void life_add_stop_tests(void)
     life_add("stop/throttled", LIFE_PCI | LIFE_MMIO, test_throttled);
     life_add("stop/loop", LIFE_ALL, test_loop);
     life_add("stop/no-pause", LIFE_PCI | LIFE_NOEVENTFD, test_no_pause);
-    life_add("stop/idle", LIFE_SPLIT | LIFE_MMIO, test_idle);
+    life_add("stop/idle", LIFE_PCI | LIFE_MMIO | LIFE_LEGACY, test_idle);
     life_add("resize/quiet", LIFE_SPLIT | LIFE_MMIO | LIFE_LEGACY |
              LIFE_NOEVENTFD, test_resize);
     life_add("resize/load", LIFE_MAIN | LIFE_THREADS, test_resize_load);

@@ -102,7 +102,7 @@ static void test_ufs(const VblkVariant *variant)
     vblk_fake_end(&f);
 }
 
-/* The same from an iothread. */
+/* Row 29: the same from an iothread. */
 static void test_iothread(const VblkVariant *variant)
 {
     VblkOpts o = vblk_opts(variant);

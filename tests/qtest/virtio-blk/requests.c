@@ -23,7 +23,7 @@ static void test_rw(const VblkVariant *variant)
     vblk_stop(v);
 }
 
-/* Row 55: used.len is data + status for IN, the status alone for OUT. */
+/* B1, row 55: used.len is data + status for IN, the status alone for OUT. */
 static void test_used_len(const VblkVariant *variant)
 {
     VblkOpts o = vblk_opts(variant);
@@ -326,7 +326,7 @@ static void test_may_unmap(const VblkVariant *variant)
     }
 }
 
-/* Issue 2: "discard and write zeroes with more than one segment". */
+/* Row 23, issue 2: "discard and write zeroes with more than one segment". */
 static void test_multi_segment(const VblkVariant *variant)
 {
     VblkOpts o = vblk_opts(variant);

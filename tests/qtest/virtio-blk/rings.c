@@ -82,7 +82,7 @@ static void test_odd_sizes(const VblkVariant *variant)
     vblk_stop(v);
 }
 
-/* Legacy drivers take the size that the device says. */
+/* B5: legacy drivers take the size that the device says. */
 static void test_legacy_size(const VblkVariant *variant)
 {
     VblkOpts o = vblk_opts(variant);

@@ -253,7 +253,7 @@ static void test_off(const VblkVariant *variant)
     stop(&f, v);
 }
 
-/* CVE-2026-48914: an in-header too short for what goes into it. */
+/* B2, CVE-2026-48914: an in-header too short for what goes into it. */
 static void test_short_inhdr(const VblkVariant *variant)
 {
     static const uint32_t lens[] = { 1, 4, 15, 17 };
@@ -278,7 +278,7 @@ static void test_short_inhdr(const VblkVariant *variant)
     }
 }
 
-/* Fewer descriptors than a command has; a command block without end. */
+/* B2: fewer descriptors than a command has; a command block without end. */
 static void test_framing(const VblkVariant *variant)
 {
     static const uint8_t cdb[300] = { INQUIRY };

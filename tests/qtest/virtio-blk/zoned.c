@@ -413,7 +413,7 @@ static void check_all(const Desc *d)
     }
 }
 
-/* Row 10 and VIRTIO 1.4, 5.2.6: what a report says, and how much of it. */
+/* Rows 10 and 55: what a report says, and how much of it. */
 static void test_report(const VblkVariant *variant)
 {
     VblkFake f;
@@ -511,7 +511,7 @@ static long peak_memory(Vblk *v)
     return kib;
 }
 
-/* CVE-2026-5761: a huge buffer costs no memory of the host. */
+/* B3, CVE-2026-5761: a huge buffer costs no memory of the host. */
 static void test_report_huge(const VblkVariant *variant)
 {
     const uint32_t part = 8 * 1024 * 1024;
@@ -563,7 +563,7 @@ static void test_conventional(const VblkVariant *variant)
     stop(&f, v);
 }
 
-/* Rows 35, 37, 38, 39: each command in each state. */
+/* Rows 35, 37, 38, 39 and 51: each command in each state. */
 static void test_states(const VblkVariant *variant)
 {
     VblkFake f;
@@ -642,7 +642,7 @@ static void test_last_zone(const VblkVariant *variant)
     stop(&f, v);
 }
 
-/* Row 40. */
+/* Rows 40 and 51. */
 static void test_reset_all(const VblkVariant *variant)
 {
     VblkFake f;
@@ -792,7 +792,7 @@ static void test_append_batch(const VblkVariant *variant)
     stop(&f, v);
 }
 
-/* Rows 42, 46, 47, 49, 50: appends that can't be. */
+/* B21, rows 42, 46, 47, 49, 50: appends that can't be. */
 static void test_append_bad(const VblkVariant *variant)
 {
     static const struct {
@@ -984,7 +984,7 @@ static void test_dead_zones(const VblkVariant *variant)
     stop(&f, v);
 }
 
-/* Host-aware: zones that would rather be written in order, but need not. */
+/* Row 34: zones that would rather be written in order, but need not. */
 static void test_aware(const VblkVariant *variant)
 {
     VblkFake f;
