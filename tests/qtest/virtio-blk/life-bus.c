@@ -79,6 +79,7 @@ static void test_broken_in_flight(const LifeCase *c)
     unsigned last = vm->s.queues - 1;
     VblkIo *io = life_write_kick(vm, 0, SLOW_SECTOR, 1);
 
+    life_wait_taken(vm, 0);
     vblk_expect_pending(vm->v, io->req, 0);
     submit_malformed(vm, last);
     wait_needs_reset(vm);
@@ -156,6 +157,7 @@ static void test_bus_master_slow(const LifeCase *c)
     });
     VblkIo *io = life_write_kick(vm, 0, SLOW_SECTOR, 1);
 
+    life_wait_taken(vm, 0);
     vblk_expect_pending(vm->v, io->req, 0);
     set_master(vm, false);
     life_assert_state(vm, "running");

@@ -193,11 +193,11 @@ static Vblk *second_disk(LifeVm *vm)
 static char *second_args(const char *file, bool packed)
 {
     return g_strdup_printf(
-        "-object iothread,id=io1 -blockdev driver=file,node-name=file1,"
+        "-object iothread,id=io9 -blockdev driver=file,node-name=file1,"
         "filename=%s -blockdev driver=raw,node-name=fmt1,file=file1 "
         "-blockdev driver=throttle,node-name=disk1,throttle-group=thr0,"
         "file=fmt1 -device virtio-blk-pci,id=second,addr=%d,drive=disk1,"
-        "iothread=io1,num-queues=2,packed=%s", file, SECOND_SLOT,
+        "iothread=io9,num-queues=4,packed=%s", file, SECOND_SLOT,
         packed ? "on" : "off");
 }
 
@@ -271,6 +271,6 @@ void life_add_drain_tests(void)
     life_add("drain/mirror", DRAIN_CASES, test_mirror);
     life_add("drain/backup", DRAIN_CASES, test_backup);
     life_add("drain/filter", DRAIN_CASES, test_filter);
-    life_add("drain/throttle-group", LIFE_ONE | LIFE_ONE_PACKED | LIFE_MAP_PACKED,
-             test_throttle_group);
+    life_add("drain/throttle-group",
+             LIFE_ONE | LIFE_ONE_PACKED | LIFE_MAP_PACKED, test_throttle_group);
 }

@@ -63,6 +63,7 @@ static void test_in_flight(const LifeCase *c)
     VblkIo *io = life_write_kick(vm, 0, SLOW_SECTOR, 1);
 
     life_ok(vm, life_write_kick(vm, 0, 0, 2));
+    life_wait_taken(vm, 0);
     vblk_expect_pending(vm->v, io->req, 0);
     unplug(vm);
     life_assert_image(vm, SLOW_SECTOR, 1);

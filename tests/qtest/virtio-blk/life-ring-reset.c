@@ -83,6 +83,7 @@ static void test_in_flight(const LifeCase *c)
     OldRing old;
     uint8_t status;
 
+    life_wait_taken(vm, 0);
     vblk_expect_pending(vm->v, io->req, 0);
     reset_queue(vm, 0, &old);
     forget_irq(vm, 0);

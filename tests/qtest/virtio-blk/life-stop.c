@@ -33,6 +33,7 @@ static void test_in_flight(const LifeCase *c)
     VblkIo *io = life_write_kick(vm, 0, SLOW_SECTOR, 1);
 
     life_ok(vm, life_write_kick(vm, vm->s.queues - 1, 0, 2));
+    life_wait_taken(vm, 0);
     vblk_expect_pending(vm->v, io->req, 0);
     stop_vm(vm);
     g_assert_true(vblk_io_done(vm->v, io));

@@ -465,6 +465,25 @@ static bool log_next(int fd, uint64_t *at, LogEntry *e)
     return true;
 }
 
+void life_wait_taken(LifeVm *vm, unsigned q)
+{
+    for (unsigned i = 0; i < VBLK_WAIT_MS; i++) {
+        QDict *resp = vblk_qmp(vm->v, "{'execute': 'x-query-virtio-queue-"
+                               "status', 'arguments': {'path': %s, 'queue': "
+                               "%u}}", vblk_qom_path(vm->v), q);
+        QDict *ret = qdict_get_qdict(resp, "return");
+        int inuse = ret ? qdict_get_int(ret, "inuse") : -1;
+
+        qobject_unref(resp);
+        g_assert_cmpint(inuse, >=, 0);
+        if (inuse) {
+            return;
+        }
+        g_usleep(1000);
+    }
+    vblk_fail("queue %u: nothing was taken from it", q);
+}
+
 unsigned life_log_count(LifeVm *vm, uint64_t sector, uint64_t nr)
 {
     int fd = open(vm->logfile, O_RDONLY);

@@ -144,6 +144,11 @@ void life_release(LifeVm *vm);
 #define LIFE_LOG_FLUSH      1
 #define LIFE_LOG_FUA        2
 #define LIFE_LOG_DISCARD    4
+/*
+ * life_wait_taken: until the device has taken a request from queue @q and not
+ * given it back; a kick alone is not yet a request in flight.
+ */
+void life_wait_taken(LifeVm *vm, unsigned q);
 unsigned life_log_count(LifeVm *vm, uint64_t sector, uint64_t nr);
 /* Entries with all of @flags, anywhere. */
 unsigned life_log_flags(LifeVm *vm, uint64_t flags);
