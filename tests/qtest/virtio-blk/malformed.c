@@ -305,7 +305,7 @@ static void test_unknown_type(const VblkVariant *variant)
     vblk_stop(v);
 }
 
-/* Rows 32 and 55: on a device without ZONED all zone commands are UNSUPP. */
+/* Row 55: zone commands on a device without ZONED write nothing. */
 static void test_zone_commands(const VblkVariant *variant)
 {
     static const BadRequest bad[] = {
@@ -554,21 +554,18 @@ static void test_scsi_short(const VblkVariant *variant)
     VblkOpts o = vblk_opts(variant);
     Vblk *v = vblk_start(&o);
     VblkChain none = {};
-    uint32_t used;
 
     for (unsigned i = 0; i < ARRAY_SIZE(lens); i++) {
         VblkChain c = {};
         uint64_t inhdr;
 
         scsi_chain(v, &c, lens[i], &inhdr);
-        g_assert_cmpint(vblk_chain_run(v, 0, &c, &used), ==, IOERR);
-        g_assert_cmpint(used, ==, 1);
+        g_assert_cmpint(vblk_chain_run(v, 0, &c, NULL), ==, IOERR);
         g_assert_true(vblk_mem_is(v, inhdr, VBLK_FILL, lens[i]));
     }
     vblk_chain_header(v, &none, VIRTIO_BLK_T_SCSI_CMD, 0);
     vblk_chain_status(v, &none);
-    g_assert_cmpint(vblk_chain_run(v, 0, &none, &used), ==, IOERR);
-    g_assert_cmpint(used, ==, 1);
+    g_assert_cmpint(vblk_chain_run(v, 0, &none, NULL), ==, IOERR);
     vblk_check_io(v, 0);
     vblk_stop(v);
 }
