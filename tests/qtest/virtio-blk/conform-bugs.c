@@ -223,34 +223,64 @@ static void test_flush_reaches(const LifeCase *c)
 
 /* ---- the host's asynchronous I/O ---- */
 
-/* A machine with a disk of file @opts, or NULL and the test is skipped. */
-static Vblk *start_aio(const char *image, const char *aio, bool direct)
+/* Instead of a value of aio=: our own io_uring engine. */
+#define OUR_ENGINE          "engine"
+
+/* A disk whose file is read as @aio says, or the reason why there is none. */
+static char *add_disk(Vblk *v, const char *image, const char *aio, bool direct)
 {
-    VblkOpts o = {
-        .machine = "pc", .hotplug = true, .no_disk = true,
-        .args = "-object iothread,id=t0", .props = "iothread=t0",
-    };
-    Vblk *v = vblk_launch(&o);
     QDict *resp = vblk_qmp(v, "{'execute': 'blockdev-add', 'arguments': "
                            "{'driver': 'raw', 'node-name': 'disk0', 'file': "
                            "{'driver': 'file', 'filename': %s, 'aio': %s, "
                            "'node-name': 'file0', 'cache': "
                            "{'direct': %i}}}}", image, aio, direct);
+    char *why = NULL;
 
     if (qdict_haskey(resp, "error")) {
-        g_autofree char *why = g_strdup_printf("aio=%s: %s", aio,
+        why = g_strdup_printf("aio=%s: %s", aio,
             qdict_get_str(qdict_get_qdict(resp, "error"), "desc"));
-
-        g_test_skip(why);
-        qobject_unref(resp);
-        vblk_stop(v);
-        return NULL;
     }
     qobject_unref(resp);
-    vblk_device_add(v);
-    vblk_attach(v);
-    vblk_setup(v);
-    return v;
+    return why;
+}
+
+static bool runs_our_engine(Vblk *v)
+{
+    g_autofree char *engine = vblk_qom_str(v, "engine");
+
+    return !strcmp(engine, "io_uring");
+}
+
+/* A machine with an iothread and such a disk; or NULL and a skipped test. */
+static Vblk *start_aio(const char *image, const char *aio, bool direct)
+{
+    bool ours = !strcmp(aio, OUR_ENGINE);
+    bool choice = vblk_has_prop("virtio-blk-device", "io-engine");
+    VblkOpts o = {
+        .machine = "pc", .hotplug = true, .no_disk = true, .iothread = true,
+        .props = ours ? "io-engine=io_uring" :
+                 choice ? "io-engine=block" : NULL,
+    };
+    g_autofree char *why = NULL;
+    Vblk *v;
+
+    if (ours && !vblk_needs_prop("io-engine")) {
+        return NULL;
+    }
+    v = vblk_launch(&o);
+    why = add_disk(v, image, ours ? "threads" : aio, direct);
+    if (!why) {
+        vblk_device_add(v);
+        vblk_attach(v);
+        vblk_setup(v);
+        if (!ours || runs_our_engine(v)) {
+            return v;
+        }
+        why = g_strdup("the kernel has no io_uring for this user");
+    }
+    g_test_skip(why);
+    vblk_stop(v);
+    return NULL;
 }
 
 /*
@@ -317,7 +347,7 @@ static int64_t pressure_of(unsigned ms)
  * events counted as I/O.  The number is the whole host's, hence the look
  * before.
  */
-static void test_idle_pressure(void)
+static void test_idle_pressure(const void *aio)
 {
     g_autofree char *image = life_temp("idle", LIFE_DISK_SIZE);
     int64_t best = INT64_MAX;
@@ -328,7 +358,7 @@ static void test_idle_pressure(void)
         unlink(image);
         return;
     }
-    v = start_aio(image, "io_uring", false);
+    v = start_aio(image, aio, false);
     if (v) {
         vblk_check_io(v, 0);
         g_usleep(100 * 1000);
@@ -355,5 +385,10 @@ void vblk_add_conform_bug_tests(void)
     vblk_add_data("conform/short-read/threads", "threads", test_short_read);
     vblk_add_data("conform/short-read/native", "native", test_short_read);
     vblk_add_data("conform/short-read/io_uring", "io_uring", test_short_read);
-    vblk_add_one("conform/idle-pressure", test_idle_pressure);
+    vblk_add_data("conform/short-read/" OUR_ENGINE, OUR_ENGINE,
+                  test_short_read);
+    vblk_add_data("conform/idle-pressure/io_uring", "io_uring",
+                  test_idle_pressure);
+    vblk_add_data("conform/idle-pressure/" OUR_ENGINE, OUR_ENGINE,
+                  test_idle_pressure);
 }

@@ -414,6 +414,7 @@ typedef struct VblkVariant {
 #define VBLK_ON_PACKED_IND  0x40        /* modern PCI, packed, all extras */
 #define VBLK_ON_IOTHREAD    0x80        /* modern PCI, split, iothread */
 #define VBLK_ON_MMIO_IOT    0x100       /* modern MMIO, packed, iothread */
+#define VBLK_ON_LEGACY_IOT  0x200       /* legacy PCI, iothread */
 /* Any two of transport, ring format and thread come together in one. */
 #define VBLK_ON_MODERN      (VBLK_ON_SPLIT | VBLK_ON_PACKED | VBLK_ON_MMIO | \
                              VBLK_ON_IOTHREAD | VBLK_ON_MMIO_IOT)
@@ -442,6 +443,7 @@ void vblk_add_engine_tests(void);
 void vblk_add_haiku_tests(void);        /* historic-haiku.c */
 void vblk_add_linux3_tests(void);       /* historic-linux.c */
 void vblk_add_scsi_tests(void);
+void vblk_add_fuzz_tests(void);
 void vblk_add_erase_tests(void);
 void vblk_add_lifetime_tests(void);
 void vblk_add_zoned_tests(void);

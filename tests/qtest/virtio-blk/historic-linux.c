@@ -13,6 +13,7 @@
 #include "qemu/bswap.h"
 #include "qemu/units.h"
 #include "hw/pci/pci_regs.h"
+#include "fake.h"
 #include "historic.h"
 
 #define WANTED \
@@ -587,6 +588,52 @@ static void test_scsi(const OldCase *c)
     linux_stop(l);
 }
 
+/*
+ * SG_IO with scsi=on, which a transitional device can't have: the host's device
+ * gets the command, also after a suspend; what it refuses brings sense data.
+ */
+static void test_scsi_on(const OldCase *c)
+{
+    static const uint8_t inquiry[6] = { 0x12, [4] = 36 };
+    static const uint8_t unknown[6] = { 0xc7 };
+    g_autofree char *props = g_strdup_printf("%s%sscsi=on", c->props ?: "",
+                                             c->props ? "," : "");
+    VblkOpts o = old_opts(c);
+    VblkFake f;
+    Linux *l;
+    Rq *rq;
+
+    if (!vblk_needs_prop("scsi") || !vblk_fake_begin(&f, DISK)) {
+        return;
+    }
+    o.props = props;
+    o.image = f.image;
+    vblk_fake_use(&f, &o, NULL);
+    l = linux_start(&o);
+    g_assert_true(has(l, VIRTIO_BLK_F_SCSI));
+    for (unsigned i = 0; i < 2; i++) {
+        char vendor[8];
+
+        rq = rq_new(l, VIRTIO_BLK_T_SCSI_CMD, 0, 36);
+        qtest_memwrite(l->v->qts, rq->mem + AT_COMMAND, inquiry, 6);
+        g_assert_cmpint(execute(l, rq), ==, VIRTIO_BLK_S_OK);
+        qtest_memread(l->v->qts, rq->data + 8, vendor, 8);
+        g_assert_cmpmem(vendor, 8, "FAKEHOST", 8);
+        g_assert_cmpint(qtest_readl(l->v->qts, rq->mem + AT_INHDR), ==, 0);
+        qtest_memwrite(l->v->qts, rq->mem + AT_COMMAND, unknown, 6);
+        g_assert_cmpint(execute(l, rq), ==, VIRTIO_BLK_S_IOERR);
+        /* CHECK CONDITION; sense key ILLEGAL REQUEST */
+        g_assert_cmpint(qtest_readl(l->v->qts, rq->mem + AT_INHDR) & 0xff, ==,
+                        2);
+        g_assert_cmpint(qtest_readb(l->v->qts, rq->mem + AT_SENSE + 2), ==, 5);
+        rq_free(l, rq);
+        freeze(l);
+        restore(l);
+    }
+    linux_stop(l);
+    vblk_fake_end(&f);
+}
+
 /* The feature RO makes the disk read-only; a write all the same fails. */
 static void test_read_only(const OldCase *c)
 {
@@ -748,6 +795,7 @@ void vblk_add_linux3_tests(void)
     old_add("linux3/flush-and-serial", test_flush_and_serial);
     old_add("linux3/no-flush", test_no_flush);
     old_add("linux3/scsi", test_scsi);
+    old_add_legacy("linux3/scsi-on", test_scsi_on);
     old_add("linux3/read-only", test_read_only);
     old_add("linux3/errors", test_errors);
     old_add("linux3/resize", test_resize);

@@ -27,6 +27,8 @@ typedef struct OldCase {
 
 /* Adds /virtio-blk/historic/NAME/CASE for each case. */
 void old_add(const char *name, void (*fn)(const OldCase *c));
+/* The same for those without a modern side. */
+void old_add_legacy(const char *name, void (*fn)(const OldCase *c));
 /* QEMU with the device found, nothing but PCI touched; @more: see old_opts. */
 VblkOpts old_opts(const OldCase *c);
 Vblk *old_launch(const VblkOpts *o);

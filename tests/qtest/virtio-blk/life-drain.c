@@ -173,6 +173,7 @@ static void test_backup(const LifeCase *c)
 /* ---- two disks in one throttle group, on two iothreads ---- */
 
 #define SECOND_SLOT     5
+#define SECOND_QUEUES   2
 
 /* The fixture's view of a second device of the same machine. */
 static Vblk *second_disk(LifeVm *vm)
@@ -181,6 +182,7 @@ static Vblk *second_disk(LifeVm *vm)
 
     w->o = vm->v->o;
     w->o.slot = SECOND_SLOT;
+    w->o.num_queues = SECOND_QUEUES;
     w->qts = vm->v->qts;
     /* Above what the first one's allocator, which fills from below, needs. */
     alloc_init(&w->alloc, 0, 64 * MiB, 96 * MiB, 4096);
@@ -197,8 +199,8 @@ static char *second_args(const char *file, bool packed)
         "filename=%s -blockdev driver=raw,node-name=fmt1,file=file1 "
         "-blockdev driver=throttle,node-name=disk1,throttle-group=thr0,"
         "file=fmt1 -device virtio-blk-pci,id=second,addr=%d,drive=disk1,"
-        "iothread=io9,num-queues=4,packed=%s", file, SECOND_SLOT,
-        packed ? "on" : "off");
+        "iothread=io9,num-queues=%d,packed=%s", file, SECOND_SLOT,
+        SECOND_QUEUES, packed ? "on" : "off");
 }
 
 static void run_both(LifeLoad *a, LifeLoad *b, unsigned rounds)
@@ -220,6 +222,7 @@ static void test_throttle_group(const LifeCase *c)
     LifeLoad *a, *b;
 
     other.v = second_disk(vm);
+    other.s.queues = SECOND_QUEUES;
     life_qmp(vm, "{'execute': 'qom-set', 'arguments': {'path': "
              "'/objects/thr0', 'property': 'limits', 'value': "
              "{'iops-total': 4000}}}");
@@ -272,5 +275,6 @@ void life_add_drain_tests(void)
     life_add("drain/backup", DRAIN_CASES, test_backup);
     life_add("drain/filter", DRAIN_CASES, test_filter);
     life_add("drain/throttle-group",
-             LIFE_ONE | LIFE_ONE_PACKED | LIFE_MAP_PACKED, test_throttle_group);
+             LIFE_ONE | LIFE_ONE_PACKED | LIFE_MAP_PACKED,
+             test_throttle_group);
 }

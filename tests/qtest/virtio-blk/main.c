@@ -23,6 +23,8 @@ static const struct {
                             .event_idx = true } },
     { VBLK_ON_IOTHREAD, { "modern-split-iothread", VBLK_PCI_MODERN,
                           .iothread = true } },
+    { VBLK_ON_LEGACY_IOT, { "legacy-iothread", VBLK_PCI_LEGACY,
+                            .iothread = true } },
     { VBLK_ON_MMIO_IOT, { "mmio-packed-iothread", VBLK_MMIO_MODERN,
                           .packed = true, .iothread = true } },
 };
@@ -78,6 +80,7 @@ int main(int argc, char **argv)
     vblk_add_config_tests();
     vblk_add_lifecycle_tests();
     vblk_add_engine_tests();
+    vblk_add_fuzz_tests();
     vblk_add_scsi_tests();
     vblk_add_erase_tests();
     vblk_add_lifetime_tests();

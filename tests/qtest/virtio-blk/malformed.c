@@ -915,10 +915,10 @@ void vblk_add_malformed_tests(void)
     vblk_add("read-only/report", VBLK_ON_MOST, test_read_only);
     vblk_add("read-only/werror-stop", VBLK_ON_MOST, test_read_only_stop);
     vblk_add("read-only/werror-ignore", VBLK_ON_MOST, test_read_only_ignore);
-    vblk_add("scsi/unsupported", VBLK_ON_LEGACY | VBLK_ON_MMIO_LEGACY,
-             test_scsi_unsupported);
-    vblk_add("scsi/short-header", VBLK_ON_LEGACY | VBLK_ON_MMIO_LEGACY,
-             test_scsi_short);
+    vblk_add("scsi/unsupported", VBLK_ON_LEGACY | VBLK_ON_LEGACY_IOT |
+             VBLK_ON_MMIO_LEGACY, test_scsi_unsupported);
+    vblk_add("scsi/short-header", VBLK_ON_LEGACY | VBLK_ON_LEGACY_IOT |
+             VBLK_ON_MMIO_LEGACY, test_scsi_short);
     vblk_add("bad-ring/loop", VBLK_ON_SPLIT | VBLK_ON_LEGACY, test_ring_loop);
     vblk_add("bad-ring/index", VBLK_ON_SPLIT | VBLK_ON_LEGACY,
              test_ring_index);

@@ -21,6 +21,9 @@
 #define WRITE_BUFFER        0x3b
 #define UNKNOWN_COMMAND     0xc7
 
+#define SCSI_ON \
+    (VBLK_ON_LEGACY | VBLK_ON_LEGACY_IOT | VBLK_ON_MMIO_LEGACY)
+
 /* CHECK CONDITION, and the host's word that there is sense data. */
 #define ERRORS_SENSE        (0x08000000 | 0x02)
 #define ERRORS_NOT_RUN      255
@@ -331,16 +334,14 @@ static void test_modern_refused(void)
 
 void vblk_add_scsi_tests(void)
 {
-    vblk_add("scsi/inquiry", VBLK_ON_LEGACY | VBLK_ON_MMIO_LEGACY,
-             test_inquiry);
-    vblk_add("scsi/residual", VBLK_ON_LEGACY | VBLK_ON_MMIO_LEGACY,
-             test_residual);
-    vblk_add("scsi/check-condition", VBLK_ON_LEGACY, test_check_condition);
-    vblk_add("scsi/data-out", VBLK_ON_LEGACY, test_data_out);
-    vblk_add("scsi/both-ways", VBLK_ON_LEGACY, test_both_ways);
-    vblk_add("scsi/no-sg-io", VBLK_ON_LEGACY, test_no_sg_io);
-    vblk_add("scsi/off", VBLK_ON_LEGACY | VBLK_ON_MMIO_LEGACY, test_off);
-    vblk_add("scsi/short-inhdr", VBLK_ON_LEGACY, test_short_inhdr);
-    vblk_add("scsi/framing", VBLK_ON_LEGACY, test_framing);
+    vblk_add("scsi/inquiry", SCSI_ON, test_inquiry);
+    vblk_add("scsi/residual", SCSI_ON, test_residual);
+    vblk_add("scsi/check-condition", SCSI_ON, test_check_condition);
+    vblk_add("scsi/data-out", SCSI_ON, test_data_out);
+    vblk_add("scsi/both-ways", SCSI_ON, test_both_ways);
+    vblk_add("scsi/no-sg-io", SCSI_ON, test_no_sg_io);
+    vblk_add("scsi/off", SCSI_ON, test_off);
+    vblk_add("scsi/short-inhdr", SCSI_ON, test_short_inhdr);
+    vblk_add("scsi/framing", SCSI_ON, test_framing);
     vblk_add_one("scsi/modern-refused", test_modern_refused);
 }

@@ -1,0 +1,158 @@
+/*
+ * virtio-blk qtests: rings full of nonsense
+ *
+ * What a hostile driver may write, by a generator that gives the same numbers
+ * each time.  The device may call itself broken or answer; it must live, and
+ * be whole after a reset.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "fixture.h"
+
+#define ROUNDS      200
+#define RING        16              /* entries */
+#define MEM         16384           /* headers, then tables, then data */
+#define HEADERS     4096
+#define TABLES      4096
+
+typedef struct Fuzz {
+    Vblk *v;
+    GRand *rand;
+    uint64_t mem;
+} Fuzz;
+
+static uint32_t below(Fuzz *f, uint32_t n)
+{
+    return g_rand_int_range(f->rand, 0, n);
+}
+
+static uint64_t any_address(Fuzz *f)
+{
+    switch (below(f, 10)) {
+    case 0:
+        return vblk_hole(f->v);
+    case 1:
+        return f->v->q[0].desc + below(f, RING * 16);
+    case 2:
+        return ((uint64_t)g_rand_int(f->rand) << 32) | g_rand_int(f->rand);
+    case 3:
+        return f->mem + HEADERS + below(f, TABLES / 64) * 64;
+    case 4:
+        return f->mem + below(f, MEM);
+    default:
+        return f->mem + below(f, HEADERS / 64) * 64;
+    }
+}
+
+static uint32_t any_length(Fuzz *f)
+{
+    static const uint32_t lens[] = {
+        0, 1, 1, 15, 16, 16, 16, 17, 20, 48, 64, 512, 512, 4096, 65536,
+        0x7fffffff, 0xffffffff,
+    };
+
+    return lens[below(f, ARRAY_SIZE(lens))];
+}
+
+/* Flags that make sense more often than not. */
+static uint16_t any_flags(Fuzz *f)
+{
+    static const uint16_t flags[] = {
+        VRING_DESC_F_NEXT, VRING_DESC_F_NEXT, VRING_DESC_F_NEXT,
+        VRING_DESC_F_NEXT | VRING_DESC_F_WRITE,
+        VRING_DESC_F_NEXT | VRING_DESC_F_WRITE,
+        VRING_DESC_F_WRITE, VRING_DESC_F_WRITE, VRING_DESC_F_INDIRECT, 0, 7,
+    };
+
+    return below(f, 50) ? flags[below(f, ARRAY_SIZE(flags))]
+                        : g_rand_int(f->rand);
+}
+
+static void any_descriptor(Fuzz *f, uint8_t *d, bool packed, unsigned next)
+{
+    uint16_t flags = any_flags(f);
+    uint16_t id = below(f, 5) ? next : below(f, RING + 2);
+
+    stq_le_p(d, any_address(f));
+    stl_le_p(d + 8, any_length(f));
+    if (packed) {
+        /* Available in the first round of the ring, mostly. */
+        flags |= below(f, 20) ? VBLK_PACKED_AVAIL : VBLK_PACKED_USED;
+        stw_le_p(d + 12, id);
+        stw_le_p(d + 14, flags);
+    } else {
+        stw_le_p(d + 12, flags);
+        stw_le_p(d + 14, id);
+    }
+}
+
+static void any_memory(Fuzz *f, bool packed)
+{
+    static const uint64_t sectors[] = { 0, 1, 8, 32767, 32768, UINT64_MAX };
+    g_autofree uint8_t *buf = g_malloc0(MEM);
+
+    for (unsigned at = 0; at < HEADERS; at += 64) {
+        stl_le_p(buf + at, below(f, 20) ? below(f, 27) : g_rand_int(f->rand));
+        stq_le_p(buf + at + 8, sectors[below(f, ARRAY_SIZE(sectors))]);
+    }
+    for (unsigned at = HEADERS; at < HEADERS + TABLES; at += 16) {
+        any_descriptor(f, buf + at, packed, at / 16 % RING);
+    }
+    qtest_memwrite(f->v->qts, f->mem, buf, MEM);
+}
+
+static void any_ring(Fuzz *f)
+{
+    VblkQueue *vq = &f->v->q[0];
+    uint8_t desc[RING * 16], avail[4 + 2 * RING];
+
+    for (unsigned i = 0; i < RING; i++) {
+        any_descriptor(f, desc + i * 16, f->v->o.packed, i + 1);
+        stw_le_p(avail + 4 + 2 * i, below(f, RING + (below(f, 10) == 0)));
+    }
+    qtest_memwrite(f->v->qts, vq->desc, desc, sizeof(desc));
+    if (!f->v->o.packed) {
+        stw_le_p(avail, 0);
+        stw_le_p(avail + 2, below(f, 20) ? below(f, RING) + 1
+                                         : g_rand_int(f->rand));
+        qtest_memwrite(f->v->qts, vq->avail, avail, sizeof(avail));
+    }
+}
+
+/* B4, B5: rings at random, some of which the device can read. */
+static void test_rings(const VblkVariant *variant)
+{
+    VblkOpts o = vblk_opts(variant);
+    Fuzz f = { .rand = g_rand_new_with_seed(0x5eed) };
+    unsigned broken = 0;
+
+    o.ring_size = RING;
+    f.v = vblk_start(&o);
+    f.mem = vblk_alloc(f.v, MEM);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        any_memory(&f, o.packed);
+        any_ring(&f);
+        vblk_notify(f.v, 0);
+        g_usleep(1000);
+        broken += !!(vblk_status(f.v) & VIRTIO_CONFIG_S_NEEDS_RESET);
+        vblk_reset(f.v);
+        vblk_setup(f.v);
+        vblk_check_io(f.v, 0);
+        /* Rings begin empty, not with what check_io() left behind. */
+        vblk_setup(f.v);
+    }
+    /* Else there is something wrong with the generator. */
+    g_assert_cmpint(broken, >, 0);
+    g_assert_cmpint(broken, <, ROUNDS);
+    g_rand_free(f.rand);
+    vblk_stop(f.v);
+}
+
+void vblk_add_fuzz_tests(void)
+{
+    vblk_add("fuzz/rings", VBLK_ON_ALL & ~VBLK_ON_LEGACY &
+             ~VBLK_ON_MMIO_LEGACY, test_rings);
+}
