@@ -39,7 +39,8 @@ glib_one()
 }
 
 # glib_tests PREFIX SECONDS BINARY [PATTERN]: so run each test whose path
-# matches PATTERN, as many at a time as there are processors.
+# matches PATTERN, as many at a time as VBLK_JOBS says, or there are
+# processors.
 glib_tests()
 {
     local prefix=$1 limit=$2 bin=$3 pattern=${4:-^/} list
@@ -51,6 +52,6 @@ glib_tests()
     fi
     export -f result glib_one
     export LOG_DIR
-    xargs -P "$(nproc)" -I '{}' bash -c 'glib_one "$@"' - \
+    xargs -P "${VBLK_JOBS:-$(nproc)}" -I '{}' bash -c 'glib_one "$@"' - \
         "$prefix" "$limit" "$bin" '{}' <<<"$list"
 }

@@ -198,18 +198,18 @@ static void test_loop(const LifeCase *c)
     LifeVm *vm = life_start(c, &(LifeSpec) { .queues = c->queues + 1 });
     unsigned last = c->queues;
     LifeLoad *l = life_load_new(vm, 4);
-    VblkIo *io[4];
+    VblkIo *io[6];
     OldRing old;
 
     l->queues = last;       /* the load leaves the last queue to us */
     for (unsigned round = 0; round < 12; round++) {
-        for (unsigned i = 0; i < ARRAY_SIZE(io); i++) {
+        for (unsigned i = 0; i < 4; i++) {
             io[i] = life_write(vm, last, 64 + i * 16, round + 1);
         }
         vblk_kick(vm->v, last);
         life_load_run(l, 10);
-        for (unsigned i = 0; i < 2; i++) {
-            life_write_kick(vm, last, 1024 + i * 16, 1);    /* never reaped */
+        for (unsigned i = 4; i < ARRAY_SIZE(io); i++) {
+            io[i] = life_write_kick(vm, last, 1024 + i * 16, 1);
         }
         reset_queue(vm, last, &old);
         life_load_run(l, 10);
