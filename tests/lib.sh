@@ -55,3 +55,50 @@ glib_tests()
     xargs -P "${VBLK_JOBS:-$(nproc)}" -I '{}' bash -c 'glib_one "$@"' - \
         "$prefix" "$limit" "$bin" '{}' <<<"$list"
 }
+
+# badfs_why_not: why the bad file system cannot be mounted here; empty if it can.
+badfs_why_not()
+{
+    if [ ! -w /dev/fuse ]; then
+        echo "no /dev/fuse that can be written"
+    elif [ "$(id -u)" != 0 ]; then
+        echo "mounting a file system needs root"
+    elif ! pkg-config --exists fuse3; then
+        echo "libfuse3-dev is missing; run scripts/setup"
+    fi
+}
+
+# badfs_build: make $BUILD_DIR/badfs.
+badfs_build()
+{
+    local bin=$BUILD_DIR/badfs
+
+    if [ "$top/tests/badfs/badfs.c" -nt "$bin" ]; then
+        # shellcheck disable=SC2046 # words are what is wanted
+        gcc -O2 -Wall -o "$bin.new" "$top/tests/badfs/badfs.c" \
+            $(pkg-config --cflags --libs fuse3)
+        mv "$bin.new" "$bin"
+    fi
+}
+
+# badfs_start DIR BYTES: mount it on DIR; it ends with badfs_stop.
+badfs_start()
+{
+    badfs_build
+    mkdir -p "$1"
+    "$BUILD_DIR/badfs" "$1" "$2" >"$LOG_DIR/badfs.log" 2>&1 </dev/null &
+    badfs_pid=$!
+    trap badfs_stop EXIT
+    for _ in $(seq 100); do
+        [ ! -e "$1/ctl" ] || return 0
+        sleep 0.1
+    done
+    echo "badfs did not come up; see $LOG_DIR/badfs.log" >&2
+    return 1
+}
+
+badfs_stop()
+{
+    kill "$badfs_pid" 2>/dev/null || true
+    wait "$badfs_pid" 2>/dev/null || true
+}

@@ -204,6 +204,7 @@ char *child_path(const char *name);
 pid_t child_start(char **argv);
 void child_check(const char *what, uint64_t end);
 void child_quit(void);
+void child_kill(void);
 
 int listen_at(const char *name);
 int accept_from(int fd, const char *what);

@@ -39,7 +39,8 @@ static void remove_dir(void)
     dir[0] = 0;
 }
 
-static void kill_child(void)
+/* It is gone, and its sockets, when this returns. */
+void child_kill(void)
 {
     if (child > 0) {
         kill(child, SIGKILL);
@@ -57,7 +58,7 @@ char *child_path(const char *name)
         if (!mkdtemp(dir)) {
             die("%s: %m", dir);
         }
-        at_die(kill_child);
+        at_die(child_kill);
     }
     return format("%s/%s", dir, name);
 }
