@@ -81,6 +81,7 @@ int main(int argc, char **argv)
     vblk_add_lifecycle_tests();
     vblk_add_engine_tests();
     vblk_add_fuzz_tests();
+    vblk_add_fault_tests();
     vblk_add_scsi_tests();
     vblk_add_erase_tests();
     vblk_add_lifetime_tests();
