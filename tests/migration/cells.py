@@ -217,7 +217,8 @@ def leave_under_load(trip, guest, source, who):
     trip.send(source, who)
     source.wait_for(lambda: source.migration() == 'active',
                     'the migration does not begin')
-    guest.load(60)
+    # On a busy host it may all be over before; no vCPU would kick then.
+    guest.load(60, runs=lambda: source.migration() == 'active')
     source.qmp('stop')
     source.qmp('migrate-set-parameters', **FAST)
 

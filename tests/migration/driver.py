@@ -162,12 +162,13 @@ class Driver:
             if block not in busy:
                 return block
 
-    def load(self, count, depth=4):
-        """Submit and take, until so many more have ended; leaves requests in
-        flight, some of them on the ring with no doorbell rung."""
+    def load(self, count, depth=4, runs=lambda: True):
+        """Submit and take, until so many more have ended, or the guest does
+        not run any more; leaves requests in flight, some of them on the ring
+        with no doorbell rung."""
         goal = self.done + count
         deadline = time.monotonic() + LIMIT
-        while self.done < goal:
+        while self.done < goal and runs():
             for queue in range(len(self.rings)):
                 mine = sum(1 for at in self.flying if at[0] == queue)
                 for _ in range(depth - mine):

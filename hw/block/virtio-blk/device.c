@@ -205,6 +205,8 @@ static void virtio_blk_unrealize(DeviceState *dev)
     virtio_blk_abandon(s, NULL);
     qemu_del_vm_change_state_handler(s->vm_change);
     del_boot_device_lchs(dev, FW_SUFFIX);
+    /* The backend is still drained when the drive is taken from the device. */
+    blk_set_dev_ops(s->blk, NULL, NULL);
     virtio_blk_queues_cleanup(s);
     qemu_mutex_destroy(&s->stopped_lock);
     qemu_mutex_destroy(&s->medium_lock);
