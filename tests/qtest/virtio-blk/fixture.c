@@ -167,6 +167,14 @@ static bool take_event(QTestState *qts, const char *name, QDict *event,
     return true;
 }
 
+/* Sanitizers make everything slower. */
+static unsigned patience(void)
+{
+    const char *factor = getenv("VBLK_PATIENCE");
+
+    return factor ? atoi(factor) : 1;
+}
+
 Vblk *vblk_launch(const VblkOpts *o)
 {
     const struct sigaction timed_out = { .sa_handler = out_of_time };
@@ -174,7 +182,7 @@ Vblk *vblk_launch(const VblkOpts *o)
     g_autofree char *args = NULL;
 
     sigaction(SIGALRM, &timed_out, NULL);
-    alarm(VBLK_TEST_SECONDS);
+    alarm(VBLK_TEST_SECONDS * patience());
     v->o = *o;
     v->image = image_for(o);
     qtest_add_abrt_handler(remove_image, v);

@@ -491,6 +491,35 @@ static void test_more_queues(const LifeCase *c)
 
 #define MIGRATE_CASES   (LIFE_PCI | LIFE_MMIO | LIFE_LEGACY | LIFE_NOEVENTFD)
 
+/* One QEMU after the other; the last is like the first that was moved to. */
+static void test_endure(const LifeCase *c)
+{
+    Trip t = depart(c, (LifeSpec) { 0 });
+    LifeLoad *l = life_load_new(t.vm, 4);
+    unsigned fds = 0, threads = 0;
+
+    for (unsigned i = 0; i < MAX(life_endure_rounds() / 5, 10); i++) {
+        alarm(VBLK_TEST_SECONDS);
+        await(&t, c, (LifeSpec) { 0 });
+        life_load_run(l, 20);
+        travel(&t);
+        life_stop(t.to);
+        t.to = NULL;
+        life_load_run(l, 20);
+        life_drop_events(t.vm);
+        if (!i) {
+            fds = life_fds(t.vm);
+            threads = life_threads(t.vm);
+        }
+    }
+    g_test_message("files %u -> %u, threads %u -> %u", fds, life_fds(t.vm),
+                   threads, life_threads(t.vm));
+    g_assert_cmpint(life_fds(t.vm), <=, fds);
+    g_assert_cmpint(life_threads(t.vm), <=, threads + 8);
+    life_load_end(l);
+    arrive(&t);
+}
+
 void life_add_migrate_tests(void)
 {
     life_add("migrate/idle", MIGRATE_CASES, test_idle);
@@ -514,4 +543,7 @@ void life_add_migrate_tests(void)
              test_fewer_queues);
     life_add("migrate/more-queues", LIFE_MAIN | LIFE_ONE | LIFE_MMIO,
              test_more_queues);
+    if (life_endure_rounds()) {
+        life_add("endure/migrate", LIFE_MAP, test_endure);
+    }
 }

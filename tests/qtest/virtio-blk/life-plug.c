@@ -17,7 +17,7 @@
 #define SETTLED         5       /* after so many, nothing may grow */
 
 /* Driver and device part; the memory of requests in flight stays allocated. */
-static void unplug(LifeVm *vm)
+void life_unplug(LifeVm *vm)
 {
     life_qmp(vm, "{'execute': 'device_del', 'arguments': {'id': %s}}",
              VBLK_DEV);
@@ -65,14 +65,14 @@ static void test_in_flight(const LifeCase *c)
     life_ok(vm, life_write_kick(vm, 0, 0, 2));
     life_wait_taken(vm, 0);
     vblk_expect_pending(vm->v, io->req, 0);
-    unplug(vm);
+    life_unplug(vm);
     life_assert_image(vm, SLOW_SECTOR, 1);
     g_assert_cmpint(life_log_count(vm, SLOW_SECTOR, 1), ==, 1);
     vblk_io_abandon(vm->v, io);
 
     life_plug(vm);
     life_assert_read(vm, vm->s.queues - 1, SLOW_SECTOR, 1);
-    unplug(vm);
+    life_unplug(vm);
     assert_gone(vm);
     life_stop(vm);
 }
@@ -88,7 +88,7 @@ static void test_throttled(const LifeCase *c)
         io[i] = life_write_kick(vm, i % vm->s.queues, i * 16, i + 1);
     }
     vblk_expect_pending(vm->v, io[0]->req, 20);
-    unplug(vm);
+    life_unplug(vm);
     for (unsigned i = 0; i < ARRAY_SIZE(io); i++) {
         vblk_io_abandon(vm->v, io[i]);
     }
@@ -106,7 +106,7 @@ static void test_stopped(const LifeCase *c)
     VblkIo *io = life_write_kick(vm, vm->s.queues - 1, 64, 1);
 
     life_wait_stopped(vm);
-    unplug(vm);
+    life_unplug(vm);
     life_cont(vm);
     life_untouched(vm, io, 30);
     g_assert_cmpint(life_log_count(vm, 64, 1), ==, 0);
@@ -114,7 +114,7 @@ static void test_stopped(const LifeCase *c)
 
     life_plug(vm);
     vblk_check_io(vm->v, 0);
-    unplug(vm);
+    life_unplug(vm);
     assert_gone(vm);
     life_stop(vm);
 }
@@ -125,14 +125,14 @@ static void test_loop(const LifeCase *c)
     LifeVm *vm = start(c, (LifeSpec) { 0 });
     unsigned fds = 0, threads = 0;
 
-    unplug(vm);
+    life_unplug(vm);
     for (unsigned i = 0; i < ROUNDS; i++) {
         LifeLoad *l;
 
         life_plug(vm);
         l = life_load_new(vm, 4);
         life_load_run(l, 12);
-        unplug(vm);
+        life_unplug(vm);
         life_load_forget(l);
         g_free(l->slots);
         g_free(l);
@@ -159,7 +159,7 @@ static void test_failed_add(const LifeCase *c)
     LifeVm *vm = start(c, (LifeSpec) { 0 });
     QDict *resp;
 
-    unplug(vm);
+    life_unplug(vm);
     for (unsigned i = 0; i < 3; i++) {
         resp = vblk_qmp(vm->v, "{'execute': 'device_add', 'arguments': "
                         "{'driver': 'virtio-blk-pci', 'id': 'bad0', 'drive': "
@@ -169,7 +169,7 @@ static void test_failed_add(const LifeCase *c)
     }
     life_plug(vm);
     vblk_check_io(vm->v, 0);
-    unplug(vm);
+    life_unplug(vm);
     assert_gone(vm);
     life_stop(vm);
 }

@@ -107,6 +107,7 @@ void life_stop(LifeVm *vm);
 /* Set up again, with all queues, after a reset. */
 void life_setup(LifeVm *vm);
 void life_plug(LifeVm *vm);             /* device_add and set up */
+void life_unplug(LifeVm *vm);           /* device_del, on machine pc */
 
 /* An empty file of that size (unlink and free it). */
 char *life_temp(const char *what, uint64_t size);
@@ -204,5 +205,8 @@ void life_add_cache_tests(void);
 void life_add_acct_tests(void);
 void life_add_migrate_tests(void);
 void life_add_bus_tests(void);
+void life_add_endure_tests(void);
+/* How often the tests of endurance do their thing; 0: there are none. */
+unsigned life_endure_rounds(void);
 
 #endif

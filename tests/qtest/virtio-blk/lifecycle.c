@@ -19,4 +19,5 @@ void vblk_add_lifecycle_tests(void)
     life_add_acct_tests();
     life_add_migrate_tests();
     life_add_bus_tests();
+    life_add_endure_tests();
 }
