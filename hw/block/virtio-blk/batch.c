@@ -36,10 +36,28 @@ void virtio_blk_batch_add(VirtIOBlkBatch *batch, bool is_write,
     batch->num++;
 }
 
-/* One of 64 bits for a byte offset; neighbours in the file spread well. */
-static uint64_t offset_bit(uint64_t offset)
+/* A small set of byte offsets; neighbours in the file spread well. */
+typedef struct OffsetSet {
+    uint64_t bits[8];
+} OffsetSet;
+
+static unsigned offset_hash(uint64_t offset)
 {
-    return 1ull << (((offset >> 9) * 0x9e3779b97f4a7c15ull) >> 58);
+    return ((offset >> 9) * 0x9e3779b97f4a7c15ull) >> 55;
+}
+
+static void set_add(OffsetSet *set, uint64_t offset)
+{
+    unsigned hash = offset_hash(offset);
+
+    set->bits[hash / 64] |= 1ull << (hash % 64);
+}
+
+static bool set_may_have(const OffsetSet *set, uint64_t offset)
+{
+    unsigned hash = offset_hash(offset);
+
+    return set->bits[hash / 64] & (1ull << (hash % 64));
 }
 
 static bool ends_at(const VirtIOBlkBatch *batch, uint64_t offset)
@@ -53,20 +71,20 @@ static bool ends_at(const VirtIOBlkBatch *batch, uint64_t offset)
 }
 
 /*
- * Does any item start where another one ends?  The bit set answers "no" for
+ * Does any item start where another one ends?  The set answers "no" for
  * nearly every item of a random load without comparing it to all others.
  */
 static bool has_adjacent(const VirtIOBlkBatch *batch)
 {
-    uint64_t ends = 0;
+    OffsetSet ends = {};
 
     for (unsigned i = 0; i < batch->num; i++) {
-        ends |= offset_bit(item_end(&batch->item[i]));
+        set_add(&ends, item_end(&batch->item[i]));
     }
     for (unsigned i = 0; i < batch->num; i++) {
         uint64_t offset = batch->item[i].offset;
 
-        if ((ends & offset_bit(offset)) && ends_at(batch, offset)) {
+        if (set_may_have(&ends, offset) && ends_at(batch, offset)) {
             return true;
         }
     }

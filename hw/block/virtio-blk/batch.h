@@ -17,9 +17,9 @@
  * more on the items than on merging them.
  */
 #if __has_attribute(uninitialized)
-#define VIRTIO_BLK_BATCH_NO_CLEAR __attribute__((uninitialized))
+#define VIRTIO_BLK_NO_CLEAR __attribute__((uninitialized))
 #else
-#define VIRTIO_BLK_BATCH_NO_CLEAR
+#define VIRTIO_BLK_NO_CLEAR
 #endif
 
 /* VirtIOBlkBatchItem: one read or write. */

@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/coroutine.h"
 #include "internal.h"
 
 static BdrvRequestFlags rw_flags(VirtIOBlock *s)
@@ -13,28 +14,33 @@ static BdrvRequestFlags rw_flags(VirtIOBlock *s)
                                                        : 0;
 }
 
-static void rw_submit(VirtIOBlockReq *req, bool is_write, QEMUIOVector *qiov,
-                      BlockCompletionFunc *done, void *opaque)
+/*
+ * Reads and writes are coroutines of ours: that takes no AIOCB, and no bottom
+ * half for what completes at once.
+ */
+static void coroutine_fn single_entry(void *opaque)
 {
+    VirtIOBlockReq *req = opaque;
     VirtIOBlock *s = req->queue->dev;
+    bool is_write = req->frame.type == VIRTIO_BLK_T_OUT;
+    int64_t offset = virtio_blk_req_offset(req);
+    int ret;
 
     if (is_write) {
-        blk_aio_pwritev(s->blk, virtio_blk_req_offset(req), qiov, rw_flags(s),
-                        done, opaque);
+        ret = blk_co_counted_pwritev(s->blk, offset, &req->qiov, rw_flags(s));
     } else {
-        blk_aio_preadv(s->blk, virtio_blk_req_offset(req), qiov, rw_flags(s),
-                       done, opaque);
+        ret = blk_co_counted_preadv(s->blk, offset, &req->qiov, rw_flags(s));
     }
+    virtio_blk_rw_done(req, is_write, ret);
+    blk_dec_in_flight(s->blk);
 }
 
-static void read_done(void *opaque, int ret)
+/* Enter a coroutine for which a drain waits. */
+static void start(VirtIOBlock *s, CoroutineEntry *entry, void *opaque)
 {
-    virtio_blk_rw_done(opaque, false, ret);
-}
-
-static void write_done(void *opaque, int ret)
-{
-    virtio_blk_rw_done(opaque, true, ret);
+    blk_inc_in_flight(s->blk);
+    aio_co_enter(qemu_get_current_aio_context(),
+                 qemu_coroutine_create(entry, opaque));
 }
 
 /* MergedIO: several requests on their way as one. */
@@ -42,45 +48,67 @@ typedef struct MergedIO {
     VirtIOBlockReq *head;
     QEMUIOVector qiov;
     bool is_write;
+    struct iovec iov[];
 } MergedIO;
 
-static void merged_done(void *opaque, int ret)
+static MergedIO *merged_new(VirtIOBlockReq *head, bool is_write, unsigned niov)
 {
-    g_autofree MergedIO *io = opaque;
+    MergedIO *io = g_malloc(sizeof(*io) + niov * sizeof(io->iov[0]));
+    unsigned n = 0;
+
+    io->head = head;
+    io->is_write = is_write;
+    for (VirtIOBlockReq *req = head; req; req = req->merged) {
+        memcpy(&io->iov[n], req->qiov.iov,
+               req->qiov.niov * sizeof(io->iov[0]));
+        n += req->qiov.niov;
+    }
+    assert(n == niov);
+    qemu_iovec_init_external(&io->qiov, io->iov, niov);
+    return io;
+}
+
+static void merged_done(MergedIO *io, int ret)
+{
     VirtIOBlockReq *next;
 
-    qemu_iovec_destroy(&io->qiov);
     for (VirtIOBlockReq *req = io->head; req; req = next) {
         next = req->merged;
         req->merged = NULL;
         if (ret) {
             /* One bad sector must not fail its neighbours: try one by one. */
-            rw_submit(req, io->is_write, &req->qiov,
-                      io->is_write ? write_done : read_done, req);
+            start(req->queue->dev, single_entry, req);
         } else {
             virtio_blk_rw_done(req, io->is_write, 0);
         }
     }
 }
 
+static void coroutine_fn merged_entry(void *opaque)
+{
+    g_autofree MergedIO *io = opaque;
+    VirtIOBlock *s = io->head->queue->dev;
+    int64_t offset = virtio_blk_req_offset(io->head);
+    int ret;
+
+    if (io->is_write) {
+        ret = blk_co_counted_pwritev(s->blk, offset, &io->qiov, rw_flags(s));
+    } else {
+        ret = blk_co_counted_preadv(s->blk, offset, &io->qiov, rw_flags(s));
+    }
+    merged_done(io, ret);
+    blk_dec_in_flight(s->blk);
+}
+
 static void engine_block_rw(VirtIOBlockReq *head, bool is_write, unsigned niov)
 {
-    MergedIO *io;
+    VirtIOBlock *s = head->queue->dev;
 
-    if (!head->merged) {
-        rw_submit(head, is_write, &head->qiov,
-                  is_write ? write_done : read_done, head);
-        return;
+    if (head->merged) {
+        start(s, merged_entry, merged_new(head, is_write, niov));
+    } else {
+        start(s, single_entry, head);
     }
-
-    io = g_new(MergedIO, 1);
-    io->head = head;
-    io->is_write = is_write;
-    qemu_iovec_init(&io->qiov, niov);
-    for (VirtIOBlockReq *req = head; req; req = req->merged) {
-        qemu_iovec_concat(&io->qiov, &req->qiov, 0, req->qiov.size);
-    }
-    rw_submit(head, is_write, &io->qiov, merged_done, io);
 }
 
 static void flush_done(void *opaque, int ret)

@@ -21,7 +21,7 @@ static void req_park(VirtIOBlockReq *req)
     WITH_QEMU_LOCK_GUARD(&s->stopped_lock) {
         QSIMPLEQ_INSERT_TAIL(&s->stopped, req, stopped_link);
     }
-    virtio_blk_queue_left(q);
+    virtio_blk_queue_left(q, 1);
 }
 
 bool virtio_blk_req_failed(VirtIOBlockReq *req, bool is_read, int error)
@@ -52,7 +52,7 @@ static void restart_bh(void *opaque)
     g_autofree Restart *restart = opaque;
     VirtIOBlkQueue *q = restart->queue;
     VirtIOBlock *s = q->dev;
-    VIRTIO_BLK_BATCH_NO_CLEAR VirtIOBlkBatch batch;
+    VIRTIO_BLK_NO_CLEAR VirtIOBlkBatch batch;
     VirtIOBlockReq *req;
     bool ok = true;
 
@@ -66,7 +66,7 @@ static void restart_bh(void *opaque)
             if (ok) {
                 continue;
             }
-            virtio_blk_queue_left(q);
+            virtio_blk_queue_left(q, 1);
         }
         /* The device is broken: only a reset can follow. */
         virtio_blk_req_drop(req);

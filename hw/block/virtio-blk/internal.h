@@ -34,6 +34,10 @@ struct VirtIOBlkQueue {
      * the queue's thread, read by the main loop while it waits for 0.
      */
     unsigned in_flight;
+    /* Of these, what ended and still has to be put into the used ring. */
+    VirtIOBlockReq *done[VIRTIO_BLK_BATCH_MAX];
+    unsigned num_done;
+    int64_t batch_ns;                   /* when the batch began */
     /*
      * The driver reset this queue and has not enabled it again.  Written
      * under the BQL while the queue's notifier is detached.
@@ -74,6 +78,8 @@ struct VirtIOBlockReq {
     VirtIOBlkFrame frame;
     QEMUIOVector qiov;                  /* payload of a read or write */
     BlockAcctCookie acct;
+    bool account;                       /* it ended well: count it */
+    size_t written;                     /* to the start of the payload */
     VirtIOBlockReq *merged;             /* next request of a merged one */
     unsigned pending;                   /* segments still running */
     int ret;                            /* first error of a segment */
@@ -254,16 +260,26 @@ void virtio_blk_req_finish(VirtIOBlockReq *req, uint8_t status,
                            size_t written);
 
 /*
- * virtio_blk_req_push: the last step of virtio_blk_req_finish(), once the
- * driver's buffers are as it must find them.
- */
-void virtio_blk_req_push(VirtIOBlockReq *req, size_t written);
-
-/*
  * virtio_blk_req_drop: free a request that the driver will never hear of
  * again, because its device or queue is being reset.
  */
 void virtio_blk_req_drop(VirtIOBlockReq *req);
+
+/* done.c */
+
+/*
+ * virtio_blk_req_push: the last step of virtio_blk_req_finish(), once the
+ * driver's buffers are as it must find them.  The driver sees it soon: at the
+ * end of the defer_call() section, if there is one.
+ */
+void virtio_blk_req_push(VirtIOBlockReq *req, size_t written);
+
+/*
+ * virtio_blk_done_flush: now.  In the queue's thread.
+ */
+void virtio_blk_done_flush(void *opaque);
+
+/* request.c */
 
 /* virtio_blk_rw_done: end one read or write; called by engines. */
 void virtio_blk_rw_done(VirtIOBlockReq *req, bool is_write, int ret);
@@ -389,10 +405,10 @@ bool virtio_blk_queues_init(VirtIOBlock *s, Error **errp);
 void virtio_blk_queues_cleanup(VirtIOBlock *s);
 
 /*
- * virtio_blk_queue_left: one request less is in flight; wake whoever waits for
- * the last one.  In the queue's thread.
+ * virtio_blk_queue_left: @num requests less are in flight; wake whoever waits
+ * for the last one.  In the queue's thread.
  */
-void virtio_blk_queue_left(VirtIOBlkQueue *q);
+void virtio_blk_queue_left(VirtIOBlkQueue *q, unsigned num);
 
 /*
  * virtio_blk_wait_idle: wait until @q (all queues when NULL) has nothing in
@@ -458,6 +474,7 @@ static inline void virtio_blk_req_init(VirtIOBlockReq *req, VirtIOBlkQueue *q)
     req->queue = q;
     req->frame.copy = NULL;
     req->merged = NULL;
+    req->account = false;
 }
 
 #endif

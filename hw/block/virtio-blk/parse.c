@@ -54,8 +54,8 @@ const char *virtio_blk_frame_parse(VirtIOBlkFrame *frame,
         return "request has no status byte";
     }
 
-    out_len = iov_size(out, out_num);
-    in_len = iov_size(in, in_num);
+    out_len = out_num == 1 ? out->iov_len : iov_size(out, out_num);
+    in_len = in_num == 1 ? in->iov_len : iov_size(in, in_num);
     last = &in[in_num - 1];
 
     frame->type = load32(&header.type, big_endian) & ~VIRTIO_BLK_T_BARRIER;

@@ -25,9 +25,9 @@ static VirtIOBlockReq *queue_pop(VirtIOBlkQueue *q)
     return req;
 }
 
-void virtio_blk_queue_left(VirtIOBlkQueue *q)
+void virtio_blk_queue_left(VirtIOBlkQueue *q, unsigned num)
 {
-    unsigned left = q->in_flight - 1;
+    unsigned left = q->in_flight - num;
 
     /* A plain store is enough: one thread writes. */
     qatomic_set(&q->in_flight, left);
@@ -44,8 +44,8 @@ static void queue_pop_all(VirtIOBlkQueue *q, VirtIOBlkBatch *batch)
 
     while ((req = queue_pop(q))) {
         if (!virtio_blk_request_start(req, batch)) {
-            virtio_blk_queue_left(q);
             virtio_blk_req_drop(req);
+            virtio_blk_queue_left(q, 1);
             return;
         }
     }
@@ -55,7 +55,7 @@ static void queue_run(VirtIOBlkQueue *q)
 {
     /* Polling of the AioContext may have turned them off already. */
     bool manage_notification = virtio_queue_get_notification(q->vq);
-    VIRTIO_BLK_BATCH_NO_CLEAR VirtIOBlkBatch batch;
+    VIRTIO_BLK_NO_CLEAR VirtIOBlkBatch batch;
 
     virtio_blk_batch_init(&batch);
     defer_call_begin();
@@ -191,9 +191,21 @@ void virtio_blk_queues_cleanup(VirtIOBlock *s)
     s->queues = NULL;
 }
 
+/*
+ * Somebody waits in the queue's own thread, below a defer_call() section: that
+ * would not end before the wait does.
+ */
+static void done_settle(VirtIOBlkQueue *q)
+{
+    if (q->ctx == qemu_get_current_aio_context()) {
+        virtio_blk_done_flush(q);
+    }
+}
+
 static bool queues_busy(VirtIOBlock *s, VirtIOBlkQueue *q)
 {
     if (q) {
+        done_settle(q);
         return qatomic_read(&q->in_flight) > virtio_blk_bounced_count(q);
     }
     for (unsigned i = 0; i < s->conf.num_queues; i++) {
@@ -264,7 +276,13 @@ void virtio_blk_drained_begin(void *opaque)
 
 bool virtio_blk_drained_poll(void *opaque)
 {
-    return virtio_blk_engine_busy(opaque);
+    VirtIOBlock *s = opaque;
+
+    /* The BlockBackend outlives the queues. */
+    for (unsigned i = 0; s->queues && i < s->conf.num_queues; i++) {
+        done_settle(&s->queues[i]);
+    }
+    return virtio_blk_engine_busy(s);
 }
 
 void virtio_blk_drained_end(void *opaque)

@@ -72,29 +72,6 @@ static void unmap_status(VirtIOBlockReq *req)
     elem->in_num--;
 }
 
-static void req_release(VirtIOBlockReq *req)
-{
-    VirtIOBlkQueue *q = req->queue;
-
-    virtio_blk_frame_destroy(&req->frame);
-    g_free(req);
-    virtio_blk_queue_left(q);
-}
-
-void virtio_blk_req_push(VirtIOBlockReq *req, size_t written)
-{
-    VirtIOBlkQueue *q = req->queue;
-    VirtIODevice *vdev = virtio_blk_vdev(q->dev);
-
-    virtqueue_push(q->vq, &req->elem, written + 1);
-    if (qemu_in_iothread()) {
-        virtio_notify_irqfd(vdev, q->vq);
-    } else {
-        virtio_notify(vdev, q->vq);
-    }
-    req_release(req);
-}
-
 void virtio_blk_req_finish(VirtIOBlockReq *req, uint8_t status,
                            size_t written)
 {
@@ -128,19 +105,19 @@ void virtio_blk_req_complete(VirtIOBlockReq *req, uint8_t status)
 
 void virtio_blk_req_drop(VirtIOBlockReq *req)
 {
-    virtqueue_detach_element(req->queue->vq, &req->elem, 0);
+    VirtQueue *vq = req->queue->vq;
+
+    virtqueue_detach_element(vq, &req->elem, 0);
     virtio_blk_frame_destroy(&req->frame);
-    g_free(req);
+    virtqueue_recycle(vq, &req->elem);
 }
 
 void virtio_blk_rw_settle(VirtIOBlockReq *req, bool is_write, int ret)
 {
-    VirtIOBlock *s = req->queue->dev;
-
     if (ret && virtio_blk_req_failed(req, !is_write, -ret)) {
         return;
     }
-    block_acct_done(blk_get_stats(s->blk), &req->acct);
+    req->account = true;
     virtio_blk_req_finish(req, VIRTIO_BLK_S_OK,
                           is_write ? 0 : req->frame.in_len);
 }
@@ -261,13 +238,17 @@ static void request_rw(VirtIOBlockReq *req, bool is_write,
         return;
     }
 
-    block_acct_start(blk_get_stats(s->blk), &req->acct, req->qiov.size, type);
     if (!virtio_blk_batch_accepts(batch, is_write) ||
         (batch->num && (!s->conf.request_merging ||
                         virtio_blk_zones_used(s)))) {
         /* A merged write must not reach over the end of a zone. */
         virtio_blk_batch_submit(req->queue, batch);
     }
+    if (!batch->num) {
+        req->queue->batch_ns = block_acct_clock_ns();
+    }
+    block_acct_start_at(&req->acct, req->qiov.size, type,
+                        req->queue->batch_ns);
     virtio_blk_batch_add(batch, is_write, frame->sector << BDRV_SECTOR_BITS,
                          req->qiov.size, req->qiov.niov, req);
 }

@@ -18,7 +18,7 @@
 #define RAW_NODE        "-blockdev driver=raw,node-name=disk0,file=file0"
 
 /* Does the kernel let this user have a ring? */
-static bool kernel_has_uring(void)
+bool vblk_kernel_has_uring(void)
 {
     struct io_uring_params params = {};
     int fd = syscall(__NR_io_uring_setup, 4, &params);
@@ -104,7 +104,7 @@ static void test_choice(const void *data)
     /* QEMU can't tell how direct I/O must be aligned where there is a hole. */
     g_assert_true(g_file_set_contents(file, start, 65536, NULL));
     g_assert_cmpint(truncate(file, LIFE_DISK_SIZE), ==, 0);
-    if (kernel_has_uring()) {
+    if (vblk_kernel_has_uring()) {
         vm = life_start(&c, &(LifeSpec) {
             .blockdev = nodes, .json = choice->json,
         });
@@ -120,7 +120,7 @@ static void test_started(const LifeCase *c)
 {
     LifeVm *vm;
 
-    if (!kernel_has_uring()) {
+    if (!vblk_kernel_has_uring()) {
         return;
     }
     vm = life_start(c, &(LifeSpec) { .no_setup = true });
@@ -148,7 +148,7 @@ static void test_switch(const LifeCase *c)
     g_autofree char *file = life_temp("overlay", 0);
     LifeVm *vm;
 
-    if (!kernel_has_uring()) {
+    if (!vblk_kernel_has_uring()) {
         unlink(file);
         return;
     }
@@ -201,7 +201,7 @@ static void test_bitmap(const LifeCase *c)
     static const char *const nodes[] = { VBLK_NODE, "file0" };
     LifeVm *vm;
 
-    if (!kernel_has_uring()) {
+    if (!vblk_kernel_has_uring()) {
         return;
     }
     vm = life_start(c, &(LifeSpec) { 0 });
@@ -227,7 +227,7 @@ static void test_threshold(const LifeCase *c)
     QDict *entry, *event;
     LifeVm *vm;
 
-    if (!kernel_has_uring()) {
+    if (!vblk_kernel_has_uring()) {
         return;
     }
     vm = life_start(c, &(LifeSpec) { 0 });
@@ -286,7 +286,7 @@ static void test_flush(const LifeCase *c)
         "locking=off " RAW_NODE, file);
     LifeVm *vm;
 
-    if (kernel_has_uring()) {
+    if (vblk_kernel_has_uring()) {
         vm = life_start(c, &(LifeSpec) { .blockdev = nodes, .args = args });
         assert_engine(vm, "io_uring");
         for (unsigned i = 1; i < 4; i++) {

@@ -441,6 +441,8 @@ void vblk_add_merge_tests(void);
 void vblk_add_lifecycle_tests(void);    /* lifecycle.c */
 void vblk_add_engine_tests(void);
 void vblk_add_fault_tests(void);
+void vblk_add_engine_flip_tests(void);
+void vblk_add_memory_tests(void);
 void vblk_add_haiku_tests(void);        /* historic-haiku.c */
 void vblk_add_linux3_tests(void);       /* historic-linux.c */
 void vblk_add_scsi_tests(void);

@@ -8,7 +8,7 @@
 #include "qobject/qjson.h"
 #include "life.h"
 
-static uint64_t slot_sector(LifeLoad *l, unsigned i)
+uint64_t life_load_sector(LifeLoad *l, unsigned i)
 {
     /* Every second block: neighbours would be merged. */
     return LIFE_LOAD_SECTOR + i * 2 * LIFE_SECTORS;
@@ -36,12 +36,12 @@ static void slot_submit(LifeLoad *l, unsigned i)
 
     if (slot->seed && !slot->reading) {
         slot->reading = true;
-        slot->io = vblk_io(v, q, VIRTIO_BLK_T_IN, slot_sector(l, i), NULL,
-                           LIFE_BLOCK);
+        slot->io = vblk_io(v, q, VIRTIO_BLK_T_IN, life_load_sector(l, i),
+                           NULL, LIFE_BLOCK);
     } else {
         slot->reading = false;
         slot->seed = ++l->seed;
-        slot->io = life_write(l->vm, q, slot_sector(l, i), slot->seed);
+        slot->io = life_write(l->vm, q, life_load_sector(l, i), slot->seed);
     }
     l->submitted++;
     l->per_queue[q]++;
@@ -130,7 +130,7 @@ void life_load_end(LifeLoad *l)
     life_load_settle(l);
     for (unsigned i = 0; i < l->queues * l->depth; i++) {
         if (l->slots[i].seed) {
-            life_assert_read(l->vm, i / l->depth, slot_sector(l, i),
+            life_assert_read(l->vm, i / l->depth, life_load_sector(l, i),
                              l->slots[i].seed);
         }
     }

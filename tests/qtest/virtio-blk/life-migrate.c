@@ -8,6 +8,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/units.h"
 #include "life.h"
 
 #define PARKED          3           /* stopped requests a queue */
@@ -162,6 +163,89 @@ static void test_load(const LifeCase *c)
     life_qmp(t.vm, "{'execute': 'stop'}");
     travel(&t);
     life_assert_state(t.vm, "paused");
+    life_cont(t.vm);
+    life_load_run(l, 50);
+    life_load_end(l);
+    arrive(&t);
+}
+
+/* Bytes of memory that were sent. */
+static int64_t sent(LifeVm *vm)
+{
+    QDict *resp = life_query(vm, "{'execute': 'query-migrate'}");
+    QDict *ram = qdict_get_qdict(qdict_get_qdict(resp, "return"), "ram");
+    int64_t n = ram ? qdict_get_int(ram, "transferred") : 0;
+
+    qobject_unref(resp);
+    return n;
+}
+
+static void set_migration(LifeVm *vm, int64_t bandwidth, int downtime)
+{
+    life_qmp(vm, "{'execute': 'migrate-set-parameters', 'arguments': {"
+             "'max-bandwidth': %" PRId64 ", 'downtime-limit': %d}}", bandwidth,
+             downtime);
+}
+
+/*
+ * Read a block into a page, with the status in another one, that the driver
+ * does not touch.
+ */
+static void read_into(LifeVm *vm, uint64_t page, uint64_t sector)
+{
+    VblkChain c = { 0 };
+
+    vblk_chain_header(vm->v, &c, VIRTIO_BLK_T_IN, sector);
+    c.in[c.nin++] = (VblkSeg) { page, LIFE_BLOCK };
+    c.in[c.nin++] = (VblkSeg) { page + LIFE_BLOCK, 1 };
+    g_assert_cmpint(vblk_chain_run(vm->v, 0, &c, NULL), ==,
+                    VBLK_S_UNTOUCHED);
+}
+
+static void assert_page(LifeVm *vm, uint64_t page, uint32_t seed)
+{
+    uint8_t want[LIFE_BLOCK], got[LIFE_BLOCK];
+
+    vblk_pattern(want, sizeof(want), seed);
+    qtest_memread(vm->v->qts, page, got, sizeof(got));
+    g_assert_cmpmem(got, sizeof(got), want, sizeof(want));
+    g_assert_cmpint(qtest_readb(vm->v->qts, page + LIFE_BLOCK), ==,
+                    VIRTIO_BLK_S_OK);
+}
+
+/*
+ * With a load, after its memory has been sent once: what the device writes must
+ * be sent again.  What is sent last, above, is large enough to take until the
+ * load has run.
+ */
+static void test_live(const LifeCase *c)
+{
+    Trip t = depart(c, (LifeSpec) { 0 });
+    LifeLoad *l = life_load_new(t.vm, 6);
+    gint64 end = g_get_monotonic_time() + VBLK_WAIT_MS * 1000;
+    uint64_t page;
+
+    qtest_memset(t.vm->v->qts, 48 * MiB, 0x5a, 32 * MiB);
+    page = QEMU_ALIGN_UP(vblk_alloc(t.vm->v, 4 * LIFE_BLOCK), LIFE_BLOCK);
+    qtest_memset(t.vm->v->qts, page, 0xff, 2 * LIFE_BLOCK);
+    life_ok(t.vm, life_write_kick(t.vm, 0, 64, 1));
+    await(&t, c, (LifeSpec) { 0 });
+    set_migration(t.vm, MiB, 1);
+    send_off(&t);
+    while (sent(t.vm) < MiB) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(1000);
+    }
+    read_into(t.vm, page, 64);
+    l->base[0] = vblk_completions(t.vm->v, 0);
+    life_load_run(l, 100);
+    life_qmp(t.vm, "{'execute': 'stop'}");
+    set_migration(t.vm, GiB, 1000);
+    wait_for(t.vm, "query-migrate", "completed", "completed");
+    wait_for(t.to, "query-status", "!inmigrate", NULL);
+    vblk_move(t.vm->v, t.to->v);
+    life_assert_state(t.vm, "paused");
+    assert_page(t.vm, page, 1);
     life_cont(t.vm);
     life_load_run(l, 50);
     life_load_end(l);
@@ -524,6 +608,7 @@ void life_add_migrate_tests(void)
 {
     life_add("migrate/idle", MIGRATE_CASES, test_idle);
     life_add("migrate/load", MIGRATE_CASES, test_load);
+    life_add("migrate/live", MIGRATE_CASES, test_live);
     life_add("migrate/stopped", MIGRATE_CASES, test_stopped);
     life_add("migrate/stopped-again", LIFE_PCI, test_stopped_again);
     life_add("migrate/stopped-reset", LIFE_PCI, test_stopped_reset);

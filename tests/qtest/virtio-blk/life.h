@@ -175,6 +175,7 @@ typedef struct LifeLoad {
 } LifeLoad;
 
 LifeLoad *life_load_new(LifeVm *vm, unsigned depth);
+uint64_t life_load_sector(LifeLoad *l, unsigned i);     /* of a slot */
 /* Reap and submit again until @n more have completed. */
 void life_load_run(LifeLoad *l, unsigned n);
 /* Wait for all; every request completed exactly once; data is right. */
@@ -188,6 +189,9 @@ void life_load_qmp(LifeLoad *l, unsigned n, const char *fmt, ...)
     G_GNUC_PRINTF(3, 4);
 /* Wait for the event; at first with up to @busy rounds of load, then quiet. */
 void life_load_event(LifeLoad *l, const char *event, unsigned busy);
+
+/* Does the kernel let this user have a ring?  Skips the test if not. */
+bool vblk_kernel_has_uring(void);
 
 /* From /proc: open files, threads, and CPU time in ms of the QEMU process. */
 unsigned life_fds(LifeVm *vm);

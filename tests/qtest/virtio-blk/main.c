@@ -82,6 +82,8 @@ int main(int argc, char **argv)
     vblk_add_engine_tests();
     vblk_add_fuzz_tests();
     vblk_add_fault_tests();
+    vblk_add_engine_flip_tests();
+    vblk_add_memory_tests();
     vblk_add_scsi_tests();
     vblk_add_erase_tests();
     vblk_add_lifetime_tests();

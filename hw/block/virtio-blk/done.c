@@ -1,0 +1,91 @@
+/*
+ * virtio-blk: giving requests back to the driver, several at a time
+ *
+ * What ends in one round of the event loop shares a write of the used index, a
+ * look at whether the driver wants an interrupt, and a turn at the statistics.
+ * Each of these costs more than the rest of giving a request back.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/defer-call.h"
+#include "qemu/main-loop.h"
+#include "qemu/rcu.h"
+#include "internal.h"
+
+/* Before the driver hears of the requests, who may look at the statistics. */
+static void done_account(VirtIOBlkQueue *q, unsigned num)
+{
+    VIRTIO_BLK_NO_CLEAR BlockAcctCookie *cookie[VIRTIO_BLK_BATCH_MAX];
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < num; i++) {
+        if (q->done[i]->account) {
+            cookie[n++] = &q->done[i]->acct;
+        }
+    }
+    if (n) {
+        block_acct_done_many(blk_get_stats(q->dev->blk), cookie, n);
+    }
+}
+
+static void done_push(VirtIOBlkQueue *q, unsigned num)
+{
+    WITH_RCU_READ_LOCK_GUARD() {
+        for (unsigned i = 0; i < num; i++) {
+            VirtIOBlockReq *req = q->done[i];
+
+            virtqueue_fill(q->vq, &req->elem, req->written + 1, i);
+        }
+        virtqueue_flush(q->vq, num);
+    }
+    for (unsigned i = 0; i < num; i++) {
+        virtio_blk_frame_destroy(&q->done[i]->frame);
+        virtqueue_recycle(q->vq, &q->done[i]->elem);
+    }
+    q->num_done = 0;
+}
+
+void virtio_blk_done_flush(void *opaque)
+{
+    VirtIOBlkQueue *q = opaque;
+    VirtIOBlock *s = q->dev;
+    unsigned num = q->num_done;
+
+    if (!num) {
+        return;
+    }
+    done_account(q, num);
+    done_push(q, num);
+    if (qemu_in_iothread()) {
+        /* Who waits for the requests may free the device. */
+        virtio_notify_irqfd(virtio_blk_vdev(s), q->vq);
+        blk_dec_in_flight(s->blk);
+        virtio_blk_queue_left(q, num);
+    } else {
+        blk_dec_in_flight(s->blk);
+        virtio_blk_queue_left(q, num);
+        /*
+         * Last: an interrupt may be a write into the registers of any device,
+         * even a reset of this one, which waits for the requests.
+         */
+        virtio_notify(virtio_blk_vdev(s), q->vq);
+    }
+}
+
+void virtio_blk_req_push(VirtIOBlockReq *req, size_t written)
+{
+    VirtIOBlkQueue *q = req->queue;
+
+    req->written = written;
+    q->done[q->num_done++] = req;
+    if (q->num_done == 1) {
+        /* A drain, and so a migration, must find the used ring written. */
+        blk_inc_in_flight(q->dev->blk);
+        /* At once, unless the caller's caller says that there will be more. */
+        defer_call(virtio_blk_done_flush, q);
+    } else if (q->num_done == ARRAY_SIZE(q->done)) {
+        virtio_blk_done_flush(q);
+    }
+}
