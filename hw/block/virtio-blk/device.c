@@ -225,6 +225,7 @@ static void virtio_blk_reset(VirtIODevice *vdev)
     virtio_blk_abandon(s, NULL);
     for (unsigned i = 0; i < s->conf.num_queues; i++) {
         s->queues[i].reset = false;
+        s->queues[i].notify = false;
     }
     if (blk_enable_write_cache(s->blk) != s->original_wce) {
         blk_set_enable_write_cache(s->blk, s->original_wce);

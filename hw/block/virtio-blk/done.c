@@ -47,9 +47,8 @@ static void done_push(VirtIOBlkQueue *q, unsigned num)
     q->num_done = 0;
 }
 
-void virtio_blk_done_flush(void *opaque)
+void virtio_blk_done_flush(VirtIOBlkQueue *q)
 {
-    VirtIOBlkQueue *q = opaque;
     VirtIOBlock *s = q->dev;
     unsigned num = q->num_done;
 
@@ -61,16 +60,27 @@ void virtio_blk_done_flush(void *opaque)
     if (qemu_in_iothread()) {
         /* Who waits for the requests may free the device. */
         virtio_notify_irqfd(virtio_blk_vdev(s), q->vq);
-        blk_dec_in_flight(s->blk);
-        virtio_blk_queue_left(q, num);
     } else {
-        blk_dec_in_flight(s->blk);
-        virtio_blk_queue_left(q, num);
-        /*
-         * Last: an interrupt may be a write into the registers of any device,
-         * even a reset of this one, which waits for the requests.
-         */
-        virtio_notify(virtio_blk_vdev(s), q->vq);
+        q->notify = true;
+    }
+    blk_dec_in_flight(s->blk);
+    virtio_blk_queue_left(q, num);
+}
+
+/* The end of the defer_call() section. */
+static void done_end(void *opaque)
+{
+    VirtIOBlkQueue *q = opaque;
+
+    virtio_blk_done_flush(q);
+    /*
+     * Last, when no request is on the stack any more: an interrupt may be a
+     * write into the registers of any device, even a reset of this one, which
+     * waits for the requests.
+     */
+    if (!qemu_in_iothread() && q->notify) {
+        q->notify = false;
+        virtio_notify(virtio_blk_vdev(q->dev), q->vq);
     }
 }
 
@@ -84,7 +94,7 @@ void virtio_blk_req_push(VirtIOBlockReq *req, size_t written)
         /* A drain, and so a migration, must find the used ring written. */
         blk_inc_in_flight(q->dev->blk);
         /* At once, unless the caller's caller says that there will be more. */
-        defer_call(virtio_blk_done_flush, q);
+        defer_call(done_end, q);
     } else if (q->num_done == ARRAY_SIZE(q->done)) {
         virtio_blk_done_flush(q);
     }

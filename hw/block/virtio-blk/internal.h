@@ -37,6 +37,7 @@ struct VirtIOBlkQueue {
     /* Of these, what ended and still has to be put into the used ring. */
     VirtIOBlockReq *done[VIRTIO_BLK_BATCH_MAX];
     unsigned num_done;
+    bool notify;                        /* the main loop owes an interrupt */
     int64_t batch_ns;                   /* when the batch began */
     /*
      * The driver reset this queue and has not enabled it again.  Written
@@ -277,7 +278,7 @@ void virtio_blk_req_push(VirtIOBlockReq *req, size_t written);
 /*
  * virtio_blk_done_flush: now.  In the queue's thread.
  */
-void virtio_blk_done_flush(void *opaque);
+void virtio_blk_done_flush(VirtIOBlkQueue *q);
 
 /* request.c */
 

@@ -453,6 +453,7 @@ void virtio_blk_queue_reset(VirtIODevice *vdev, uint32_t index)
         aio_wait_bh_oneshot(q->ctx, queue_detach_bh, q);
     }
     virtio_blk_abandon(s, q);
+    q->notify = false;
 }
 
 void virtio_blk_queue_enable(VirtIODevice *vdev, uint32_t index)
