@@ -196,7 +196,8 @@ static void check_zoned_field(const ZonedField *field, const char *model,
     VblkFake f;
     Vblk *v;
 
-    if (!vblk_fake_begin(&f, 1024 * VBLK_SECTOR)) {
+    if (!vblk_needs_version(8, 1, "zones") ||
+        !vblk_fake_begin(&f, 1024 * VBLK_SECTOR)) {
         return;
     }
     vblk_fake_set(&f, "queue/zoned", model);

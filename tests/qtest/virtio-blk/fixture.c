@@ -755,6 +755,28 @@ bool vblk_needs_machine(const char *machine)
     return false;
 }
 
+bool vblk_needs_version(unsigned major, unsigned minor, const char *what)
+{
+    QDict *resp = ask_binary("{'execute': %s}", "query-version");
+    QDict *qemu = qdict_get_qdict(qdict_get_qdict(resp, "return"), "qemu");
+    int64_t has = qdict_get_int(qemu, "major") * 100 +
+                  qdict_get_int(qemu, "minor");
+    g_autofree char *why = NULL;
+
+    qobject_unref(resp);
+    if (has >= major * 100 + minor) {
+        return true;
+    }
+    why = g_strdup_printf("%s came with QEMU %u.%u", what, major, minor);
+    g_test_skip(why);
+    return false;
+}
+
+bool vblk_needs_mmio_iothread(void)
+{
+    return vblk_needs_version(9, 0, "virtio-mmio's iothread without KVM");
+}
+
 /* ---- requests held in flight ---- */
 
 /*

@@ -374,6 +374,10 @@ char *vblk_qemu_io(Vblk *v, const char *node, const char *cmd);
 bool vblk_needs_prop(const char *prop);
 bool vblk_has_prop(const char *device, const char *prop);
 bool vblk_needs_machine(const char *machine);
+/* Is QEMU that new? */
+bool vblk_needs_version(unsigned major, unsigned minor, const char *what);
+/* Can it serve virtio-mmio from an iothread without KVM? */
+bool vblk_needs_mmio_iothread(void);
 
 /* ---- requests held in flight ---- */
 

@@ -57,36 +57,38 @@ static uint32_t any_length(Fuzz *f)
     return lens[below(f, ARRAY_SIZE(lens))];
 }
 
-/* Flags that make sense more often than not. */
-static uint16_t any_flags(Fuzz *f)
+#define CHAIN       3
+#define ODDS        20              /* one field of so many is nonsense */
+
+/* Header, data, status, over and over; some of it is wrong. */
+static void any_descriptor(Fuzz *f, uint8_t *d, bool packed, unsigned i)
 {
-    static const uint16_t flags[] = {
-        VRING_DESC_F_NEXT, VRING_DESC_F_NEXT, VRING_DESC_F_NEXT,
-        VRING_DESC_F_NEXT | VRING_DESC_F_WRITE,
-        VRING_DESC_F_NEXT | VRING_DESC_F_WRITE,
-        VRING_DESC_F_WRITE, VRING_DESC_F_WRITE, VRING_DESC_F_INDIRECT, 0, 7,
+    static const uint32_t lens[CHAIN] = { 16, 512, 1 };
+    static const uint16_t flags[CHAIN] = {
+        VRING_DESC_F_NEXT, VRING_DESC_F_NEXT | VRING_DESC_F_WRITE,
+        VRING_DESC_F_WRITE,
     };
+    unsigned part = i % CHAIN;
+    bool right[5];
+    uint64_t address = f->mem + (part ? HEADERS + TABLES : 0) +
+                       below(f, HEADERS / 64) * 64;
+    uint16_t flag = flags[part], id = packed ? i / CHAIN : i + 1;
 
-    return below(f, 50) ? flags[below(f, ARRAY_SIZE(flags))]
-                        : g_rand_int(f->rand);
-}
-
-static void any_descriptor(Fuzz *f, uint8_t *d, bool packed, unsigned next)
-{
-    uint16_t flags = any_flags(f);
-    uint16_t id = below(f, 5) ? next : below(f, RING + 2);
-
-    stq_le_p(d, any_address(f));
-    stl_le_p(d + 8, any_length(f));
-    if (packed) {
-        /* Available in the first round of the ring, mostly. */
-        flags |= below(f, 20) ? VBLK_PACKED_AVAIL : VBLK_PACKED_USED;
-        stw_le_p(d + 12, id);
-        stw_le_p(d + 14, flags);
-    } else {
-        stw_le_p(d + 12, flags);
-        stw_le_p(d + 14, id);
+    for (unsigned k = 0; k < ARRAY_SIZE(right); k++) {
+        right[k] = below(f, ODDS);
     }
+    /* Data may go out as well. */
+    flag &= part == 1 && below(f, 2) ? ~VRING_DESC_F_WRITE : ~0;
+    flag = right[0] ? flag : 1 << below(f, 3);
+    if (packed) {
+        /* Available in the first round of the ring. */
+        flag |= right[1] ? VBLK_PACKED_AVAIL : VBLK_PACKED_USED;
+    }
+    stq_le_p(d, right[2] ? address : any_address(f));
+    stl_le_p(d + 8, right[3] ? lens[part] : any_length(f));
+    id = right[4] ? id : below(f, 2 * RING);
+    stw_le_p(d + 12, packed ? id : flag);
+    stw_le_p(d + 14, packed ? flag : id);
 }
 
 static void any_memory(Fuzz *f, bool packed)
@@ -99,7 +101,7 @@ static void any_memory(Fuzz *f, bool packed)
         stq_le_p(buf + at + 8, sectors[below(f, ARRAY_SIZE(sectors))]);
     }
     for (unsigned at = HEADERS; at < HEADERS + TABLES; at += 16) {
-        any_descriptor(f, buf + at, packed, at / 16 % RING);
+        any_descriptor(f, buf + at, packed, (at - HEADERS) / 16 % RING);
     }
     qtest_memwrite(f->v->qts, f->mem, buf, MEM);
 }
@@ -110,14 +112,15 @@ static void any_ring(Fuzz *f)
     uint8_t desc[RING * 16], avail[4 + 2 * RING];
 
     for (unsigned i = 0; i < RING; i++) {
-        any_descriptor(f, desc + i * 16, f->v->o.packed, i + 1);
-        stw_le_p(avail + 4 + 2 * i, below(f, RING + (below(f, 10) == 0)));
+        any_descriptor(f, desc + i * 16, f->v->o.packed, i);
+        stw_le_p(avail + 4 + 2 * i, below(f, ODDS) ?
+                 below(f, RING / CHAIN) * CHAIN : below(f, RING + 1));
     }
     qtest_memwrite(f->v->qts, vq->desc, desc, sizeof(desc));
     if (!f->v->o.packed) {
         stw_le_p(avail, 0);
-        stw_le_p(avail + 2, below(f, 20) ? below(f, RING) + 1
-                                         : g_rand_int(f->rand));
+        stw_le_p(avail + 2, below(f, ODDS) ? below(f, 4) + 1
+                                           : g_rand_int(f->rand));
         qtest_memwrite(f->v->qts, vq->avail, avail, sizeof(avail));
     }
 }

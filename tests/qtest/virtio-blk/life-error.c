@@ -274,6 +274,55 @@ static void test_many(const LifeCase *c)
     life_stop(vm);
 }
 
+/* The thread that completed the last request, by the trace; 0: no trace. */
+static long completed_in(const char *log)
+{
+    g_autofree char *text = NULL;
+    const char *last;
+
+    if (!g_file_get_contents(log, &text, NULL, NULL)) {
+        return 0;
+    }
+    last = g_strrstr(text, ":virtio_blk_req_complete ");
+    g_assert_nonnull(last);
+    while (last > text && last[-1] != '\n') {
+        last--;
+    }
+    return strtol(last, NULL, 10);
+}
+
+/* B9: what is parked is executed in the thread of its queue, as all else. */
+static void test_right_thread(const LifeCase *c)
+{
+    g_autofree char *log = life_temp("trace", 0);
+    g_autofree char *args = g_strdup_printf("-trace virtio_blk_req_complete "
+                                            "-msg timestamp=on -D %s", log);
+    LifeVm *vm;
+
+    unlink(log);
+    vm = life_start(c, &(LifeSpec) {
+        .rules = MANY_RULES, .json = "\"werror\":\"stop\",", .args = args,
+    });
+    for (unsigned q = 0; q < vm->s.queues; q++) {
+        VblkIo *io;
+        long thread;
+
+        life_ok(vm, life_write_kick(vm, q, 1024, 1));
+        thread = completed_in(log);
+        if (!thread) {
+            g_test_skip("this QEMU was built without the log trace backend");
+            break;
+        }
+        io = life_write_kick(vm, q, BAD_SECTOR + q * 16, 1);
+        life_wait_stopped(vm);
+        life_cont(vm);
+        life_ok(vm, io);
+        g_assert_cmpint(completed_in(log), ==, thread);
+    }
+    life_stop(vm);
+    unlink(log);
+}
+
 /* B9: fails again after each cont: parked again, none is lost or repeated. */
 static void test_again(const LifeCase *c)
 {
@@ -404,6 +453,9 @@ void life_add_error_tests(void)
     life_add("error/discard", LIFE_SPLIT, test_discard);
     life_add("error/write-zeroes", LIFE_SPLIT, test_write_zeroes);
     life_add("error/many", ERR_CASES, test_many);
+    life_add("error/right-thread",
+             LIFE_ONE_PACKED | LIFE_THREADS | LIFE_MMIO_ONE | LIFE_LEGACY,
+             test_right_thread);
     life_add("error/again", LIFE_SPLIT | LIFE_MAP_PACKED, test_again);
     life_add("error/merged", ERR_CASES, test_merged);
     life_add("error/merged-report", LIFE_SPLIT | LIFE_MAP_PACKED,

@@ -38,9 +38,14 @@ static void run_test(const void *opaque)
     const LifeTest *test = opaque;
 
     /* QEMU has the mapping since 9.0; the suite also runs on older ones. */
-    if (test->c->threads < 2 || vblk_needs_prop("iothread-vq-mapping")) {
-        test->fn(test->c);
+    if (test->c->threads == 2 && !vblk_needs_prop("iothread-vq-mapping")) {
+        return;
     }
+    if (test->c->threads && test->c->transport >= VBLK_MMIO_MODERN &&
+        !vblk_needs_mmio_iothread()) {
+        return;
+    }
+    test->fn(test->c);
 }
 
 void life_add(const char *name, unsigned where, void (*fn)(const LifeCase *c))

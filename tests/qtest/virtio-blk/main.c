@@ -29,6 +29,22 @@ static const struct {
                           .packed = true, .iothread = true } },
 };
 
+/* A test and the variant that it is run with. */
+typedef struct VariantTest {
+    void (*fn)(const VblkVariant *variant);
+    const VblkVariant *variant;
+} VariantTest;
+
+static void run_variant(const void *opaque)
+{
+    const VariantTest *test = opaque;
+
+    if (test->variant->transport < VBLK_MMIO_MODERN ||
+        !test->variant->iothread || vblk_needs_mmio_iothread()) {
+        test->fn(test->variant);
+    }
+}
+
 void vblk_add(const char *name, unsigned where,
               void (*fn)(const VblkVariant *variant))
 {
@@ -38,7 +54,11 @@ void vblk_add(const char *name, unsigned where,
                                                 variant->name);
 
         if (where & variants[i].where) {
-            g_test_add_data_func(path, variant, (GTestDataFunc)fn);
+            VariantTest *test = g_new(VariantTest, 1);
+
+            test->fn = fn;
+            test->variant = variant;
+            g_test_add_data_func(path, test, run_variant);
         }
     }
 }

@@ -40,7 +40,8 @@ static const char layout[] = "0 0 conv 0\n7 7 seq 96\n8 8 ro 0\n"
 /* Describe the device; a test may change it before start(). */
 static bool begin_sized(VblkFake *f, const char *model, uint64_t sectors)
 {
-    if (!vblk_fake_begin(f, sectors * 512)) {
+    if (!vblk_needs_version(8, 1, "zones") ||
+        !vblk_fake_begin(f, sectors * 512)) {
         return false;
     }
     vblk_fake_set(f, "queue/zoned", model);
