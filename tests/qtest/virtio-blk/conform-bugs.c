@@ -307,6 +307,7 @@ static void test_short_read(const void *aio)
     for (unsigned round = 0; round < 10; round++) {
         for (unsigned i = 0; i < MANY; i++) {
             io[i] = vblk_io(v, 0, VIRTIO_BLK_T_IN, 0, NULL, BYTES);
+            qtest_memset(v->qts, io[i]->data, VBLK_FILL, BYTES);
         }
         vblk_kick(v, 0);
         for (unsigned i = 0; i < MANY; i++) {

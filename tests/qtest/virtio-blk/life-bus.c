@@ -70,6 +70,55 @@ static void test_broken_intx(const LifeCase *c)
     life_stop(vm);
 }
 
+/*
+ * Every time an interrupt line went up, by the trace: in which thread?  Returns
+ * how often it was; all must have been in @thread.
+ */
+static unsigned raised_in(const char *log, long thread)
+{
+    g_autofree char *text = NULL;
+    g_auto(GStrv) line = NULL;
+    unsigned n = 0;
+
+    if (!g_file_get_contents(log, &text, NULL, NULL)) {
+        return 0;
+    }
+    line = g_strsplit(text, "\n", 0);
+    for (unsigned i = 0; line[i]; i++) {
+        if (strstr(line[i], "ioapic_set_irq") &&
+            g_str_has_suffix(line[i], "level: 1")) {
+            g_assert_cmpint(strtol(line[i], NULL, 10), ==, thread);
+            n++;
+        }
+    }
+    return n;
+}
+
+/* B11: it is the main loop that raises the interrupt, for it has the BQL. */
+static void test_broken_thread(const LifeCase *c)
+{
+    g_autofree char *log = life_temp("trace", 0);
+    g_autofree char *args = g_strdup_printf("-trace ioapic_set_irq "
+                                            "-msg timestamp=on -D %s", log);
+    LifeVm *vm;
+
+    unlink(log);
+    vm = life_start(c, &(LifeSpec) { .args = args });
+    for (unsigned q = 0; q < vm->s.queues; q++) {
+        submit_malformed(vm, q);
+        wait_needs_reset(vm);
+        vblk_wait_config_irq(vm->v);
+        vblk_reset(vm->v);
+        life_setup(vm);
+    }
+    if (!raised_in(log, qtest_pid(vm->v->qts))) {
+        g_test_skip("this QEMU was built without the log trace backend");
+    }
+    vblk_check_io(vm->v, 0);
+    life_stop(vm);
+    unlink(log);
+}
+
 /* B11: malformed requests while the other requests are in the backend. */
 static void test_broken_in_flight(const LifeCase *c)
 {
@@ -254,6 +303,8 @@ void life_add_bus_tests(void)
 {
     life_add("broken/each-queue", LIFE_PCI | LIFE_NOEVENTFD, test_broken);
     life_add("broken/intx", LIFE_SPLIT | LIFE_MMIO, test_broken_intx);
+    life_add("broken/thread", LIFE_THREADS | LIFE_ONE_PACKED | LIFE_MMIO_ONE,
+             test_broken_thread);
     life_add("broken/in-flight", LIFE_PCI, test_broken_in_flight);
     life_add("broken/all-queues", LIFE_PCI, test_broken_all);
     life_add("bus-master/load", LIFE_PCI | LIFE_LEGACY | LIFE_NOEVENTFD,
