@@ -30,12 +30,15 @@ static Segment range(uint64_t sector, uint32_t num)
 
 /* ---- ring sizes that were not offered ---- */
 
+#define USED        8192        /* between available and used ring */
+
 static const uint32_t bad_sizes[] = {
     0, 1, 3, 257, 1023, 1024, 1025, 32768, 65535, 65536, 0x80000000,
     UINT32_MAX,
 };
 
-static void mmio_bad_size(Vblk *v, uint32_t size, uint64_t mem)
+/* Descriptors at @mem, the rings behind each other from @rings on. */
+static void mmio_bad_size(Vblk *v, uint32_t size, uint64_t mem, uint64_t rings)
 {
     qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_SEL, 0);
     qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_NUM, size);
@@ -45,21 +48,75 @@ static void mmio_bad_size(Vblk *v, uint32_t size, uint64_t mem)
         return;
     }
     qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_DESC_LOW, mem);
-    qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_AVAIL_LOW, mem);
-    qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_USED_LOW, mem);
+    qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_AVAIL_LOW, rings);
+    qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_USED_LOW, rings + USED);
     qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_READY, 1);
 }
 
-static void pci_bad_size(Vblk *v, uint32_t size, uint64_t mem)
+static void pci_bad_size(Vblk *v, uint32_t size, uint64_t mem, uint64_t rings)
 {
     uint64_t at = v->common;
 
     qpci_io_writew(v->pdev, v->bar, at + VIRTIO_PCI_COMMON_Q_SELECT, 0);
     qpci_io_writew(v->pdev, v->bar, at + VIRTIO_PCI_COMMON_Q_SIZE, size);
     qpci_io_writel(v->pdev, v->bar, at + VIRTIO_PCI_COMMON_Q_DESCLO, mem);
-    qpci_io_writel(v->pdev, v->bar, at + VIRTIO_PCI_COMMON_Q_AVAILLO, mem);
-    qpci_io_writel(v->pdev, v->bar, at + VIRTIO_PCI_COMMON_Q_USEDLO, mem);
+    qpci_io_writel(v->pdev, v->bar, at + VIRTIO_PCI_COMMON_Q_AVAILLO, rings);
+    qpci_io_writel(v->pdev, v->bar, at + VIRTIO_PCI_COMMON_Q_USEDLO,
+                   rings + USED);
     qpci_io_writew(v->pdev, v->bar, at + VIRTIO_PCI_COMMON_Q_ENABLE, 1);
+}
+
+/* A queue that says it has @size entries, and a doorbell. */
+static void use_bad_size(Vblk *v, uint32_t size, uint64_t mem, uint64_t rings)
+{
+    vblk_reset(v);
+    vblk_negotiate(v);
+    if (vblk_is_pci(v)) {
+        pci_bad_size(v, size, mem, rings);
+    } else {
+        mmio_bad_size(v, size, mem, rings);
+    }
+    vblk_driver_ok(v);
+    if (vblk_is_pci(v)) {
+        qpci_io_writew(v->pdev, v->bar, v->notify, 0);
+    } else {
+        qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+    }
+    g_usleep(5000);
+}
+
+/*
+ * B5: twice as many entries as are offered, and a good request that begins at
+ * one of those that can't be there.
+ */
+static void test_queue_beyond(const VblkVariant *variant)
+{
+    VblkOpts o = vblk_opts(variant);
+    Vblk *v = vblk_start(&o);
+    unsigned max = vblk_queue_max(v, 0), head = max + max / 2;
+    uint64_t mem = vblk_alloc(v, 2 * max * sizeof(struct vring_desc));
+    uint64_t rings = vblk_alloc(v, USED + 4 + 2 * max * 8);
+    struct virtio_blk_outhdr hdr = {
+        .type = cpu_to_le32(VIRTIO_BLK_T_FLUSH),
+    };
+    uint64_t out = vblk_put(v, &hdr, sizeof(hdr)), status = vblk_alloc(v, 1);
+    struct vring_desc desc[2] = {
+        { cpu_to_le64(out), cpu_to_le32(sizeof(hdr)),
+          cpu_to_le16(VRING_DESC_F_NEXT), cpu_to_le16(head + 1) },
+        { cpu_to_le64(status), cpu_to_le32(1),
+          cpu_to_le16(VRING_DESC_F_WRITE) },
+    };
+
+    g_assert_cmpint(2 + 2 * max * 2, <, USED);
+    qtest_writeb(v->qts, status, VBLK_S_UNTOUCHED);
+    qtest_memwrite(v->qts, mem + head * sizeof(*desc), desc, sizeof(desc));
+    qtest_writew(v->qts, rings + 4, head);
+    qtest_writew(v->qts, rings + 2, 1);
+    use_bad_size(v, 2 * max, mem, rings);
+    g_assert_cmphex(qtest_readb(v->qts, status), ==, VBLK_S_UNTOUCHED);
+    vblk_setup(v);
+    vblk_check_io(v, 0);
+    vblk_stop(v);
 }
 
 /*
@@ -75,20 +132,7 @@ static void test_queue_size(const VblkVariant *variant)
 
     qtest_memset(v->qts, mem, 0x11, 64 * 1024);
     for (unsigned i = 0; i < ARRAY_SIZE(bad_sizes); i++) {
-        vblk_reset(v);
-        vblk_negotiate(v);
-        if (vblk_is_pci(v)) {
-            pci_bad_size(v, bad_sizes[i], mem);
-        } else {
-            mmio_bad_size(v, bad_sizes[i], mem);
-        }
-        vblk_driver_ok(v);
-        if (vblk_is_pci(v)) {
-            qpci_io_writew(v->pdev, v->bar, v->notify, 0);
-        } else {
-            qtest_writel(v->qts, v->mmio + VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-        }
-        g_usleep(5000);
+        use_bad_size(v, bad_sizes[i], mem, mem);
         vblk_setup(v);
         g_assert_cmpint(vblk_queue_max(v, 0), ==, max);
         vblk_check_io(v, 0);
@@ -382,6 +426,8 @@ void vblk_add_conform_bug_tests(void)
 {
     vblk_add("conform/queue-size", VBLK_ON_MODERN | VBLK_ON_MMIO_LEGACY,
              test_queue_size);
+    vblk_add("conform/queue-beyond", VBLK_ON_SPLIT | VBLK_ON_IOTHREAD |
+             VBLK_ON_MMIO, test_queue_beyond);
     vblk_add("conform/small-zeroes", VBLK_ON_MOST, test_small_zeroes);
     vblk_add("conform/no-granularity", VBLK_ON_MOST, test_no_granularity);
     vblk_add_one("conform/raw-over-zoned", test_raw_over_zoned);

@@ -236,7 +236,7 @@ static void test_throttle_group(const LifeCase *c)
     other.s.queues = SECOND_QUEUES;
     life_qmp(vm, "{'execute': 'qom-set', 'arguments': {'path': "
              "'/objects/thr0', 'property': 'limits', 'value': "
-             "{'iops-total': 4000}}}");
+             "{'iops-total': 400}}}");
     a = life_load_new(vm, DEPTH);
     b = life_load_new(&other, DEPTH);
     for (unsigned i = 0; i < 8; i++) {
