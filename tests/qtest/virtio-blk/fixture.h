@@ -447,6 +447,9 @@ void vblk_add_engine_tests(void);
 void vblk_add_fault_tests(void);
 void vblk_add_engine_flip_tests(void);
 void vblk_add_memory_tests(void);
+void vblk_add_sandbox_tests(void);
+/* Become @argv, with one system call forbidden (sandbox.c). */
+void vblk_exec_without(int nr, char **argv) G_NORETURN;
 void vblk_add_haiku_tests(void);        /* historic-haiku.c */
 void vblk_add_linux3_tests(void);       /* historic-linux.c */
 void vblk_add_scsi_tests(void);

@@ -91,6 +91,9 @@ VblkOpts vblk_opts(const VblkVariant *variant)
 
 int main(int argc, char **argv)
 {
+    if (argc > 3 && !strcmp(argv[1], "--without-syscall")) {
+        vblk_exec_without(atoi(argv[2]), argv + 3);
+    }
     g_test_init(&argc, &argv, NULL);
     vblk_add_request_tests();
     vblk_add_malformed_tests();
@@ -104,6 +107,7 @@ int main(int argc, char **argv)
     vblk_add_fault_tests();
     vblk_add_engine_flip_tests();
     vblk_add_memory_tests();
+    vblk_add_sandbox_tests();
     vblk_add_scsi_tests();
     vblk_add_erase_tests();
     vblk_add_lifetime_tests();
