@@ -12,6 +12,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include "life.h"
 
@@ -132,8 +133,59 @@ static void test_sandbox(const void *engine)
     life_stop(vm);
 }
 
+/* ---- the host is out of file descriptors ---- */
+
+#define MOST_FDS    10          /* more than two queues want */
+
+/* A limit that leaves so many descriptors to be had. */
+static unsigned limit_for(pid_t pid, unsigned left)
+{
+    unsigned fd;
+
+    for (fd = 0; ; fd++) {
+        g_autofree char *path = g_strdup_printf("/proc/%d/fd/%u", pid, fd);
+        g_autofree char *link = g_file_read_link(path, NULL);
+
+        if (!link && !left--) {
+            return fd;
+        }
+    }
+}
+
+/*
+ * With 0, 1, 2 ... descriptors to be had, the notifiers of the queues or their
+ * rings can't be made, each of them once.  The disk works all the same.
+ */
+static void test_no_fds(void)
+{
+    for (unsigned left = 0; left <= MOST_FDS; left++) {
+        struct rlimit old, tight;
+        LifeVm *vm = life_start(&one_thread, &(LifeSpec) {
+            .no_setup = true, .json = "\"io-engine\":\"io_uring\",",
+        });
+        pid_t pid = qtest_pid(vm->v->qts);
+
+        vblk_attach(vm->v);
+        g_assert_cmpint(prlimit(pid, RLIMIT_NOFILE, NULL, &old), ==, 0);
+        tight = (struct rlimit) { limit_for(pid, left), old.rlim_max };
+        g_assert_cmpint(prlimit(pid, RLIMIT_NOFILE, &tight, NULL), ==, 0);
+        vblk_setup(vm->v);
+        for (unsigned q = 0; q < 2; q++) {
+            vblk_check_io(vm->v, q);
+        }
+        g_assert_cmpint(prlimit(pid, RLIMIT_NOFILE, &old, NULL), ==, 0);
+        vblk_reset(vm->v);
+        life_setup(vm);
+        for (unsigned q = 0; q < 2; q++) {
+            vblk_check_io(vm->v, q);
+        }
+        life_stop(vm);
+    }
+}
+
 void vblk_add_sandbox_tests(void)
 {
+    vblk_add_one("sandbox/no-fds", test_no_fds);
     for (unsigned i = 0; i < ARRAY_SIZE(forbidden); i++) {
         g_autofree char *name = g_strdup_printf("sandbox/without-%s",
                                                 forbidden[i].name);
