@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The disk behind a queue, a block device or a regular file.
+ *
+ * A block device opened for direct I/O gets bios; a file opened so gets
+ * asynchronous kiocbs, at first without leave to block.  Whatever may block (the
+ * page cache, fsync, fallocate) is done by a work queue, so that it holds up no
+ * other request of the worker.
+ */
+
+#include <linux/types.h>
+#include <linux/falloc.h>
+#include <linux/file.h>
+#include <linux/pagemap.h>
+#include <linux/slab.h>
+
+#include "vhost_blk.h"
+
+static struct workqueue_struct *vblk_wq;
+
+static void vblk_default_limits(struct vblk_backend *backend,
+				struct vhost_blk_limits *limits)
+{
+	loff_t size = i_size_read(backend->file->f_mapping->host);
+
+	memset(limits, 0, sizeof(*limits));
+	limits->capacity = size >> SECTOR_SHIFT;
+	limits->logical_block_size = max_t(u32, backend->block_size, 512);
+	if (!(backend->file->f_mode & FMODE_WRITE))
+		limits->flags = VHOST_BLK_L_READ_ONLY;
+}
+
+static int vblk_backend_look(struct vblk_backend *backend)
+{
+	struct file *file = backend->file;
+	struct inode *inode = file->f_mapping->host;
+	struct block_device *under = inode->i_sb->s_bdev;
+
+	if (!(file->f_mode & FMODE_READ))
+		return -EBADF;
+	if (S_ISBLK(inode->i_mode)) {
+		backend->bdev = I_BDEV(inode);
+		under = backend->bdev;
+		/* zones are for userspace */
+		if (bdev_is_zoned(under))
+			return -EOPNOTSUPP;
+	} else if (!S_ISREG(inode->i_mode) || !file->f_op->read_iter) {
+		return -EINVAL;
+	}
+	backend->block_size = 1;
+	if (file->f_flags & O_DIRECT) {
+		backend->block_size = 512;
+		if (under)
+			backend->block_size = bdev_logical_block_size(under);
+		backend->align_mask = backend->block_size - 1;
+		if (under)
+			backend->align_mask |= bdev_dma_alignment(under);
+		backend->bio = backend->bdev;
+		backend->direct = true;
+		backend->nowait = file->f_mode & FMODE_NOWAIT;
+	}
+	return 0;
+}
+
+/* Where no limits were set they are filled in from the backend. */
+struct vblk_backend *vblk_backend_open(int fd, struct vhost_blk_limits *limits,
+				       bool have_limits)
+{
+	struct vblk_backend *backend;
+	int r = -EBADF;
+
+	backend = kzalloc(sizeof(*backend), GFP_KERNEL);
+	if (!backend)
+		return ERR_PTR(-ENOMEM);
+	backend->file = fget(fd);
+	if (backend->file)
+		r = vblk_backend_look(backend);
+	if (r) {
+		vblk_backend_close(backend);
+		return ERR_PTR(r);
+	}
+	if (!have_limits)
+		vblk_default_limits(backend, limits);
+	return backend;
+}
+
+void vblk_backend_close(struct vblk_backend *backend)
+{
+	if (backend->file)
+		fput(backend->file);
+	kfree(backend);
+}
+
+static void vblk_bio_done(struct bio *bio)
+{
+	struct vblk_req *req = bio->bi_private;
+	int error = blk_status_to_errno(bio->bi_status);
+
+	bio_put(bio);
+	vblk_req_done(req, error ? error : (long)req->piece);
+}
+
+static blk_opf_t vblk_bio_op(struct vblk_req *req)
+{
+	switch (req->op) {
+	case VBLK_READ:
+		return REQ_OP_READ;
+	case VBLK_FLUSH:
+		/* the block core takes no bare REQ_OP_FLUSH */
+		return REQ_OP_WRITE | REQ_PREFLUSH;
+	default:
+		return REQ_OP_WRITE | REQ_SYNC | REQ_IDLE |
+		       (req->fua ? REQ_FUA : 0);
+	}
+}
+
+static void vblk_submit_bio(struct vblk_req *req)
+{
+	struct bio *bio;
+	unsigned int i;
+
+	bio = bio_alloc(req->backend->bdev, req->nr_bvec, vblk_bio_op(req),
+			GFP_KERNEL);
+	bio->bi_iter.bi_sector = req->pos >> SECTOR_SHIFT;
+	bio->bi_end_io = vblk_bio_done;
+	bio->bi_private = req;
+	for (i = 0; i < req->nr_bvec; i++) {
+		struct bio_vec *bv = &req->bvec[i];
+
+		if (bio_add_page(bio, bv->bv_page, bv->bv_len,
+				 bv->bv_offset) != bv->bv_len) {
+			bio_io_error(bio);
+			return;
+		}
+	}
+	submit_bio(bio);
+}
+
+static void vblk_prepare_iocb(struct vblk_req *req)
+{
+	struct file *file = req->backend->file;
+
+	memset(&req->iocb, 0, sizeof(req->iocb));
+	req->iocb.ki_filp = file;
+	req->iocb.ki_pos = req->pos + req->moved;
+	req->iocb.ki_flags = iocb_flags(file) & ~IOCB_APPEND;
+	if (req->op == VBLK_WRITE && req->fua)
+		req->iocb.ki_flags |= IOCB_DSYNC;
+}
+
+static ssize_t vblk_call_file(struct vblk_req *req)
+{
+	struct file *file = req->backend->file;
+	struct iov_iter iter;
+
+	vblk_piece_iter(req, &iter);
+	if (req->op == VBLK_READ)
+		return vfs_iocb_iter_read(file, &req->iocb, &iter);
+	return vfs_iocb_iter_write(file, &req->iocb, &iter);
+}
+
+static void vblk_iocb_done(struct kiocb *iocb, long result)
+{
+	struct vblk_req *req = container_of(iocb, struct vblk_req, iocb);
+	struct super_block *sb = file_inode(iocb->ki_filp)->i_sb;
+
+	if (req->op == VBLK_WRITE && !req->backend->bdev) {
+		__sb_writers_acquired(sb, SB_FREEZE_WRITE);
+		sb_end_write(sb);
+	}
+	vblk_req_done(req, result);
+}
+
+/* False when it would have to wait for a frozen file system. */
+static bool vblk_start_write(struct vblk_req *req)
+{
+	struct super_block *sb = file_inode(req->backend->file)->i_sb;
+
+	if (req->op != VBLK_WRITE || req->backend->bdev)
+		return true;
+	if (!sb_start_write_trylock(sb))
+		return false;
+	/* the completion gives it back, in whatever task it runs */
+	__sb_writers_release(sb, SB_FREEZE_WRITE);
+	return true;
+}
+
+static void vblk_submit_iocb(struct vblk_req *req)
+{
+	ssize_t r;
+
+	if (!vblk_start_write(req)) {
+		vblk_backend_work(req);
+		return;
+	}
+	vblk_prepare_iocb(req);
+	req->iocb.ki_complete = vblk_iocb_done;
+	if (req->backend->nowait) {
+		req->iocb.ki_flags |= IOCB_NOWAIT;
+		req->tried_nowait = true;
+	}
+	r = vblk_call_file(req);
+	if (r != -EIOCBQUEUED)
+		vblk_iocb_done(&req->iocb, r);
+}
+
+/* In the worker: start the request's piece, or its command. */
+void vblk_backend_submit(struct vblk_req *req)
+{
+	struct vblk_backend *backend = req->backend;
+
+	req->tried_nowait = false;
+	/* With pages in the cache the file's way keeps them right. */
+	if (backend->bio && !backend->file->f_mapping->nrpages &&
+	    (vblk_moves_data(req) || req->op == VBLK_FLUSH))
+		vblk_submit_bio(req);
+	else if (backend->direct && vblk_moves_data(req))
+		vblk_submit_iocb(req);
+	else
+		vblk_backend_work(req);
+}
+
+void vblk_backend_work(struct vblk_req *req)
+{
+	req->tried_nowait = false;
+	queue_work(vblk_wq, &req->work);
+}
+
+static ssize_t vblk_move_waiting(struct vblk_req *req)
+{
+	struct file *file = req->backend->file;
+	ssize_t r;
+
+	vblk_prepare_iocb(req);
+	if (req->op == VBLK_READ)
+		return vblk_call_file(req);
+	file_start_write(file);
+	r = vblk_call_file(req);
+	file_end_write(file);
+	return r;
+}
+
+/* Pages of a block device that are in the cache would outlive its change. */
+static int vblk_drop_cache(struct vblk_backend *backend, loff_t pos, loff_t len)
+{
+	struct address_space *mapping = backend->file->f_mapping;
+	int r;
+
+	if (!mapping->nrpages)
+		return 0;
+	r = filemap_write_and_wait_range(mapping, pos, pos + len - 1);
+	if (r)
+		return r;
+	return invalidate_inode_pages2_range(mapping, pos >> PAGE_SHIFT,
+					     (pos + len - 1) >> PAGE_SHIFT);
+}
+
+static int vblk_change_bdev(struct vblk_req *req, struct vblk_range *range,
+			    bool unmap)
+{
+	struct block_device *bdev = req->backend->bdev;
+
+	switch (req->op) {
+	case VBLK_DISCARD:
+		return blkdev_issue_discard(bdev, range->sector, range->count,
+					    GFP_KERNEL);
+	case VBLK_ZEROES:
+		return blkdev_issue_zeroout(bdev, range->sector, range->count,
+					    GFP_KERNEL,
+					    unmap ? 0 : BLKDEV_ZERO_NOUNMAP);
+#ifdef VBLK_HAVE_SECURE_ERASE
+	case VBLK_ERASE:
+		return blkdev_issue_secure_erase(bdev, range->sector,
+						 range->count, GFP_KERNEL);
+#endif
+	default:
+		return -EOPNOTSUPP;
+	}
+}
+
+/* For file systems without a way to zero: write the zeroes. */
+static int vblk_write_zeroes(struct vblk_req *req, loff_t pos, loff_t len)
+{
+	struct file *file = req->backend->file;
+	struct bio_vec bv = { .bv_page = ZERO_PAGE(0) };
+	struct iov_iter iter;
+	struct kiocb iocb;
+	ssize_t r = 0;
+
+	file_start_write(file);
+	while (len && r >= 0) {
+		bv.bv_len = min_t(loff_t, len, PAGE_SIZE);
+		iov_iter_bvec(&iter, ITER_SOURCE, &bv, 1, bv.bv_len);
+		init_sync_kiocb(&iocb, file);
+		iocb.ki_pos = pos;
+		r = vfs_iocb_iter_write(file, &iocb, &iter);
+		if (!r)
+			r = -EIO;
+		if (r > 0) {
+			pos += r;
+			len -= r;
+		}
+	}
+	file_end_write(file);
+	return r < 0 ? r : 0;
+}
+
+static int vblk_change_file(struct vblk_req *req, loff_t pos, loff_t len,
+			    bool unmap)
+{
+	int mode = FALLOC_FL_KEEP_SIZE, r;
+
+	if (req->op == VBLK_ERASE)
+		return -EOPNOTSUPP;
+	if (req->op == VBLK_DISCARD || unmap)
+		mode |= FALLOC_FL_PUNCH_HOLE;
+	else
+		mode |= FALLOC_FL_ZERO_RANGE;
+	r = vfs_fallocate(req->backend->file, mode, pos, len);
+	if (r == -EOPNOTSUPP && req->op == VBLK_ZEROES)
+		r = vblk_write_zeroes(req, pos, len);
+	return r;
+}
+
+static int vblk_change_range(struct vblk_req *req, struct vblk_range *range)
+{
+	bool unmap = range->unmap && !req->keep;
+	loff_t pos = range->sector << SECTOR_SHIFT;
+	loff_t len = (loff_t)range->count << SECTOR_SHIFT;
+	int r;
+
+	if (!len || (req->op == VBLK_DISCARD && req->keep))
+		return 0;
+	if (!req->backend->bdev) {
+		r = vblk_change_file(req, pos, len, unmap);
+	} else {
+		r = vblk_drop_cache(req->backend, pos, len);
+		if (!r)
+			r = vblk_change_bdev(req, range, unmap);
+		if (!r)
+			r = vblk_drop_cache(req->backend, pos, len);
+	}
+	/* a discard is a hint */
+	return r == -EOPNOTSUPP && req->op == VBLK_DISCARD ? 0 : r;
+}
+
+static long vblk_change_ranges(struct vblk_req *req)
+{
+	unsigned int i;
+	int r = 0;
+
+	for (i = 0; i < req->nr_ranges && !r; i++)
+		r = vblk_change_range(req, &req->ranges[i]);
+	if (!r && req->fua)
+		r = vfs_fsync(req->backend->file, 1);
+	return r;
+}
+
+/* In the work queue, with no guest memory but the pages of the piece. */
+void vblk_backend_run(struct work_struct *work)
+{
+	struct vblk_req *req = container_of(work, struct vblk_req, work);
+	long r;
+
+	switch (req->op) {
+	case VBLK_READ:
+	case VBLK_WRITE:
+		r = vblk_move_waiting(req);
+		break;
+	case VBLK_FLUSH:
+		r = vfs_fsync(req->backend->file, 1);
+		break;
+	default:
+		r = vblk_change_ranges(req);
+	}
+	vblk_req_done(req, r);
+}
+
+int vblk_backend_init(void)
+{
+	vblk_wq = alloc_workqueue("vhost-blk", WQ_UNBOUND, 0);
+	return vblk_wq ? 0 : -ENOMEM;
+}
+
+void vblk_backend_exit(void)
+{
+	destroy_workqueue(vblk_wq);
+}
