@@ -90,7 +90,8 @@ static long vblk_get_info(void __user *argp)
 		.max_queues = VBLK_MAX_QUEUES,
 		.features = VHOST_BLK_F_BLOCK_DEV | VHOST_BLK_F_FILE |
 			    VHOST_BLK_F_DISCARD | VHOST_BLK_F_WRITE_ZEROES |
-			    VHOST_BLK_F_DIRTY_LOG | VHOST_BLK_F_STATS,
+			    VHOST_BLK_F_DIRTY_LOG | VHOST_BLK_F_STATS |
+			    VHOST_BLK_F_ERROR_EVENT,
 	};
 
 #ifdef VBLK_HAVE_SECURE_ERASE
@@ -186,6 +187,10 @@ static long vblk_get_stats(struct vblk_dev *dev, void __user *argp)
 	mutex_lock(&q->vq.mutex);
 	stats = q->stats;
 	stats.inflight = q->inflight;
+	if (vhost_vq_get_backend(&q->vq))
+		stats.flags |= VHOST_BLK_Q_RUNNING;
+	if (q->broken)
+		stats.flags |= VHOST_BLK_Q_BROKEN;
 	mutex_unlock(&q->vq.mutex);
 	stats.index = index;
 	return copy_to_user(argp, &stats, sizeof(stats)) ? -EFAULT : 0;

@@ -58,7 +58,7 @@ static void vblk_count(struct vblk_queue *q, struct vblk_req *req)
 		[VBLK_WRITE] = VHOST_BLK_STAT_WRITE,
 		[VBLK_FLUSH] = VHOST_BLK_STAT_FLUSH,
 		[VBLK_DISCARD] = VHOST_BLK_STAT_UNMAP,
-		[VBLK_ZEROES] = VHOST_BLK_STAT_UNMAP,
+		[VBLK_ZEROES] = VHOST_BLK_STAT_ZEROES,
 		[VBLK_ERASE] = VHOST_BLK_STAT_UNMAP,
 	};
 	struct vhost_blk_stat_kind *kind;
@@ -71,6 +71,8 @@ static void vblk_count(struct vblk_queue *q, struct vblk_req *req)
 		kind->invalid++;
 	} else if (req->status != VIRTIO_BLK_S_OK) {
 		kind->failed++;
+		q->stats.last_error = req->error;
+		vq_err(&q->vq, "request failed with %d\n", req->error);
 	} else {
 		kind->ops++;
 		kind->bytes += req->total;

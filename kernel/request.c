@@ -308,7 +308,8 @@ bool vblk_req_next(struct vblk_req *req)
 				req->used_len = req->total;
 			return true;
 		}
-		if (vblk_piece_map(req))
+		req->error = vblk_piece_map(req);
+		if (req->error)
 			return true;
 	}
 	vblk_backend_submit(req);
@@ -335,23 +336,27 @@ bool vblk_req_step(struct vblk_req *req)
 		vblk_backend_work(req);
 		return false;
 	}
-	if (!vblk_moves_data(req)) {
-		if (req->result >= 0)
-			req->status = VIRTIO_BLK_S_OK;
+	if (req->result < 0) {
+		req->error = req->result;
 		return true;
 	}
-	if (req->result < 0)
+	if (!vblk_moves_data(req)) {
+		req->status = VIRTIO_BLK_S_OK;
 		return true;
+	}
 	req->moved += req->result;
 	if (req->moved < req->piece) {
 		if (req->result > 0) {
 			vblk_backend_work(req);
 			return false;
 		}
-		if (!vblk_fill_zeroes(req))
+		if (!vblk_fill_zeroes(req)) {
+			req->error = -EIO;
 			return true;
+		}
 	}
-	if (vblk_piece_end(req, true))
+	req->error = vblk_piece_end(req, true);
+	if (req->error)
 		return true;
 	return vblk_req_next(req);
 }

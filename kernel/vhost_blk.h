@@ -119,6 +119,7 @@ struct vblk_req {
 	size_t piece;			/* bytes */
 	size_t moved;			/* of those */
 	long result;			/* bytes or -errno of the last transfer */
+	int error;			/* -errno of a request that failed */
 	bool tried_nowait;
 	struct kiocb iocb;
 

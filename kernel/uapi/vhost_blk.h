@@ -32,6 +32,8 @@
 #define VHOST_BLK_F_DIRTY_LOG       (1ULL << 5) /* data and status, too */
 #define VHOST_BLK_F_STATS           (1ULL << 6)
 #define VHOST_BLK_F_WORKERS         (1ULL << 7) /* VHOST_NEW_WORKER and so on */
+/* VHOST_SET_VRING_ERR tells of requests that failed, not only of bad rings */
+#define VHOST_BLK_F_ERROR_EVENT     (1ULL << 8)
 
 struct vhost_blk_info {
     __u32 abi;                  /* VHOST_BLK_ABI of the module */
@@ -69,7 +71,8 @@ enum vhost_blk_stat {
     VHOST_BLK_STAT_READ,
     VHOST_BLK_STAT_WRITE,
     VHOST_BLK_STAT_FLUSH,
-    VHOST_BLK_STAT_UNMAP,       /* discard, write zeroes, secure erase */
+    VHOST_BLK_STAT_UNMAP,       /* discard, secure erase */
+    VHOST_BLK_STAT_ZEROES,
     VHOST_BLK_STAT_KINDS
 };
 
@@ -81,10 +84,21 @@ struct vhost_blk_stat_kind {
     __u64 time_ns;              /* from the queue to the used ring, all */
 };
 
+/* vhost_blk_stats.flags */
+#define VHOST_BLK_Q_RUNNING         (1U << 0)   /* has a backend */
+/*
+ * The ring has a fault, and its queue stands still until it is stopped and
+ * started again.  The bad request is still in the ring: GET_VRING_BASE points
+ * to it.
+ */
+#define VHOST_BLK_Q_BROKEN          (1U << 1)
+
 /* Counts since the queue's device was opened; index goes in. */
 struct vhost_blk_stats {
     __u32 index;
     __u32 inflight;
+    __u32 flags;                /* VHOST_BLK_Q_* */
+    __s32 last_error;           /* -errno of the last failed request, or 0 */
     struct vhost_blk_stat_kind kind[VHOST_BLK_STAT_KINDS];
     __u64 turns;                /* times that requests were taken */
     __u64 signals;              /* batches of completions */
