@@ -1,0 +1,751 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Set-up, stop, logging, queues, and owners that come and go. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ring.h"
+
+#ifndef VHOST_NEW_WORKER        /* headers before Linux 6.5 */
+struct vhost_worker_state {
+    unsigned int worker_id;
+};
+struct vhost_vring_worker {
+    unsigned int index;
+    unsigned int worker_id;
+};
+#define VHOST_NEW_WORKER _IOR(VHOST_VIRTIO, 0x8, struct vhost_worker_state)
+#define VHOST_ATTACH_VRING_WORKER _IOW(VHOST_VIRTIO, 0x15, \
+                                       struct vhost_vring_worker)
+#define VHOST_GET_VRING_WORKER _IOWR(VHOST_VIRTIO, 0x16, \
+                                     struct vhost_vring_worker)
+#endif
+
+static void test_info(void)
+{
+    struct vhost_blk_info info = {};
+    int fd = open("/dev/vhost-blk", O_RDWR);
+    uint64_t features;
+
+    CHECK(!ioctl(fd, VHOST_BLK_GET_INFO, &info), "%s", strerror(errno));
+    CHECK(info.abi == VHOST_BLK_ABI, "abi %u", info.abi);
+    CHECK(info.max_queues == 64, "max_queues %u", info.max_queues);
+    CHECK(info.features & VHOST_BLK_F_BLOCK_DEV, "no block devices");
+    CHECK(info.features & VHOST_BLK_F_DIRTY_LOG, "no dirty log");
+    for (int i = 0; i < 6; i++) {
+        CHECK(!info.reserved[i], "reserved %d", i);
+    }
+    CHECK(!ioctl(fd, VHOST_GET_FEATURES, &features), "GET_FEATURES");
+    CHECK(features & BIT(VIRTIO_F_VERSION_1) &&
+          features & BIT(VHOST_F_LOG_ALL) &&
+          features & BIT(VIRTIO_F_ACCESS_PLATFORM) &&
+          features & BIT(VIRTIO_RING_F_EVENT_IDX) &&
+          features & BIT(VIRTIO_RING_F_INDIRECT_DESC) &&
+          !(features & BIT(VIRTIO_F_RING_PACKED)), "%llx",
+          (unsigned long long)features);
+    CHECK(ioctl(fd, _IO(VHOST_VIRTIO, 0xee), 0) == -1, "unknown ioctl");
+    close(fd);
+}
+
+/* Only the process that became the owner may set the device up. */
+static void test_owner(void)
+{
+    int fd = open("/dev/vhost-blk", O_RDWR), status;
+    struct vhost_blk_limits limits = { .logical_block_size = 512 };
+    Device *dev;
+
+    CHECK(ioctl(fd, VHOST_BLK_SET_LIMITS, &limits) == -1 && errno == EPERM,
+          "no owner: %s", strerror(errno));
+    close(fd);
+    dev = device_open(0);
+    CHECK(ioctl(dev->fd, VHOST_SET_OWNER, NULL) == -1 && errno == EBUSY,
+          "second owner: %s", strerror(errno));
+    queue_start(dev, 0, 64);
+    if (fork() == 0) {
+        bool good = ioctl(dev->fd, VHOST_BLK_SET_LIMITS, &limits) == -1 &&
+                    errno == EPERM &&
+                    queue_set_backend(&dev->queues[0], -1) == -EPERM;
+
+        _exit(good ? 0 : 1);
+    }
+    wait(&status);
+    CHECK(status == 0, "a child has its parent's rights");
+    CHECK(simple(&dev->queues[0], VIRTIO_BLK_T_IN, 0, 4096) == 0, "IN");
+    device_close(dev);
+}
+
+static void test_backend_refused(void)
+{
+    Device *dev = device_open(0);
+    Queue *q = queue_setup(dev, 0, 64);
+    int fd, r;
+
+    fd = open("/dev/null", O_RDWR);
+    CHECK(queue_set_backend(q, fd) == -EINVAL, "/dev/null");
+    close(fd);
+    CHECK(queue_set_backend(q, fd) == -EBADF, "a closed fd");
+    fd = open(backend.path, O_WRONLY);
+    CHECK(queue_set_backend(q, fd) == -EBADF, "write only");
+    close(fd);
+    fd = open(backend.path, O_RDONLY);
+    CHECK(queue_set_backend(q, fd) == -EINVAL, "read only");
+    dev->limits.flags |= VHOST_BLK_L_READ_ONLY;
+    device_set_limits(dev);
+    r = queue_set_backend(q, fd);
+    CHECK(!r, "read-only disk: %s", strerror(-r));
+    dev->limits.flags = 0;
+    CHECK(ioctl(dev->fd, VHOST_BLK_SET_LIMITS, &dev->limits) == -1 &&
+          errno == EINVAL, "writable while the fd is not");
+    CHECK(vring_file(dev, VHOST_BLK_SET_BACKEND, 64, fd) == -ENOBUFS,
+          "queue 64");
+    close(fd);
+    device_close(dev);
+}
+
+static void test_limits_refused(void)
+{
+    Device *dev = device_open(0);
+    struct vhost_blk_limits bad[6];
+
+    for (int i = 0; i < 6; i++) {
+        bad[i] = dev->limits;
+    }
+    bad[0].logical_block_size = 256;
+    bad[1].logical_block_size = 1000;
+    bad[2].capacity = UINT64_MAX / 512;
+    bad[3].max_discard_segments = 257;
+    bad[4].flags = 1U << 31;
+    bad[5].reserved[3] = 1;
+    for (int i = 0; i < 6; i++) {
+        CHECK(ioctl(dev->fd, VHOST_BLK_SET_LIMITS, &bad[i]) == -1 &&
+              errno == EINVAL, "case %d", i);
+    }
+    device_close(dev);
+}
+
+/* A driver of another make sets no limits: the backend's own are taken. */
+static void test_defaults(void)
+{
+    Device *dev = calloc(1, sizeof(*dev)), *other = device_open(0);
+    Queue *q;
+
+    *dev = *other;
+    dev->fd = open("/dev/vhost-blk", O_RDWR);
+    CHECK(!ioctl(dev->fd, VHOST_SET_OWNER, NULL), "SET_OWNER");
+    device_set_features(dev, BIT(VIRTIO_F_VERSION_1));
+    device_set_memory(dev, MEM_SIZE);
+    q = queue_start(dev, 0, 64);
+    CHECK(simple(q, VIRTIO_BLK_T_OUT, backend.size / 512 - 8, 4096) == 0,
+          "the last block");
+    CHECK(simple(q, VIRTIO_BLK_T_IN, backend.size / 512, 4096) == 1,
+          "past the end");
+    close(dev->fd);
+    device_close(other);
+}
+
+static void test_stats(void)
+{
+    Device *dev = device_open(0);
+    Queue *q = queue_start(dev, 3, 64);
+    struct vhost_blk_stats stats = { .index = 3 };
+    const struct vhost_blk_stat_kind *kind = stats.kind;
+
+    for (int i = 0; i < 3; i++) {
+        simple(q, VIRTIO_BLK_T_OUT, 0, 4096);
+    }
+    for (int i = 0; i < 5; i++) {
+        simple(q, VIRTIO_BLK_T_IN, 0, 8192);
+    }
+    simple(q, VIRTIO_BLK_T_IN, UINT64_MAX, 8192);
+    simple(q, VIRTIO_BLK_T_FLUSH, 0, 0);
+    CHECK(!ioctl(dev->fd, VHOST_BLK_GET_STATS, &stats), "%s",
+          strerror(errno));
+    CHECK(kind[0].ops == 5 && kind[0].bytes == 5 * 8192 &&
+          kind[0].invalid == 1 && kind[0].failed == 0, "reads: %llu, %llu",
+          kind[0].ops, kind[0].bytes);
+    CHECK(kind[1].ops == 3 && kind[1].bytes == 3 * 4096, "writes: %llu",
+          kind[1].ops);
+    CHECK(kind[2].ops == 1 && kind[3].ops == 0, "flushes: %llu", kind[2].ops);
+    CHECK(!stats.last_error && !eventfd_wait(q->err, 0), "an error is told");
+    CHECK(kind[0].time_ns > 1000 && kind[0].time_ns < 10000000000, "%llu ns",
+          kind[0].time_ns);
+    CHECK(stats.inflight == 0 && stats.index == 3, "inflight");
+    stats.index = 64;
+    CHECK(ioctl(dev->fd, VHOST_BLK_GET_STATS, &stats) == -1 &&
+          errno == ENOBUFS, "queue 64");
+    device_close(dev);
+}
+
+/* An interrupt only where the driver asked for one. */
+static void test_event_idx(void)
+{
+    Device *dev = device_open(BIT(VIRTIO_RING_F_EVENT_IDX));
+    Queue *q = queue_start(dev, 0, 64);
+    struct vring_used_elem elem;
+    Request r[4];
+
+    CHECK(simple(q, VIRTIO_BLK_T_IN, 0, 4096) == 0, "IN");
+    CHECK(eventfd_wait(q->call, 2000), "the first has no interrupt");
+    /* wake me at the fourth from here */
+    q->event_idx = false;
+    q->avail->ring[q->num] = q->last_used + 3;
+    for (int i = 0; i < 4; i++) {
+        r[i] = request_make(dev, VIRTIO_BLK_T_IN, 8 * i, 4096);
+        CHECK(!eventfd_wait(q->call, i ? 50 : 0), "interrupt before %d", i);
+        request_offer(q, &r[i]);
+        queue_kick(q);
+        while (!queue_poll(q, &elem)) {
+            usleep(100);
+        }
+    }
+    CHECK(eventfd_wait(q->call, 2000), "no interrupt");
+    device_close(dev);
+}
+
+static void test_no_interrupt(void)
+{
+    Device *dev = device_open(0);
+    Queue *q = queue_start(dev, 0, 64);
+
+    CHECK(simple(q, VIRTIO_BLK_T_IN, 0, 4096) == 0, "IN");
+    CHECK(eventfd_wait(q->call, 2000), "no interrupt");
+    q->avail->flags = VRING_AVAIL_F_NO_INTERRUPT;
+    CHECK(simple(q, VIRTIO_BLK_T_IN, 0, 4096) == 0, "IN");
+    CHECK(!eventfd_wait(q->call, 100), "an interrupt nobody wants");
+    device_close(dev);
+}
+
+static void test_queues(void)
+{
+    Device *dev = device_open(0);
+    struct vhost_vring_state state = { .index = 64, .num = 64 };
+
+    for (int i = 0; i < MAX_QUEUES; i++) {
+        Queue *q = queue_start(dev, i, 64);
+        Request r = request_make(dev, VIRTIO_BLK_T_OUT, i * 8, 4096);
+
+        fill(r.data, 4096, i * 8, 300 + i);
+        request_offer(q, &r);
+        queue_kick(q);
+    }
+    for (int i = 0; i < MAX_QUEUES; i++) {
+        queue_wait(&dev->queues[i]);
+    }
+    for (int i = 0; i < MAX_QUEUES; i++) {
+        Request r = request_make(dev, VIRTIO_BLK_T_IN, i * 8, 4096);
+
+        CHECK(request_run(&dev->queues[63 - i], &r) == 0, "queue %d", 63 - i);
+        check_fill(r.data, 4096, i * 8, 300 + i);
+    }
+    CHECK(ioctl(dev->fd, VHOST_SET_VRING_NUM, &state) == -1 &&
+          errno == ENOBUFS, "queue 64");
+    device_close(dev);
+}
+
+static Request *offer_many(Queue *q, unsigned int n, uint32_t type)
+{
+    Request *r = calloc(n, sizeof(*r));
+
+    for (unsigned int i = 0; i < n; i++) {
+        r[i] = request_make(q->dev, type, i * 8, 4096);
+        request_offer(q, &r[i]);
+    }
+    queue_kick(q);
+    return r;
+}
+
+/* A stop leaves nothing in flight, and the next start goes on from there. */
+static void test_drain(void)
+{
+    Device *dev = device_open(0);
+    Queue *q = queue_start(dev, 0, 256);
+    struct vhost_vring_state state;
+    struct vring_used_elem elem;
+    uint16_t base, done;
+    Request *r;
+    int fd = open_backend();
+
+    for (int round = 0; round < 4; round++) {
+        r = offer_many(q, 48, VIRTIO_BLK_T_IN);
+        usleep(round * 7000);
+        if (round & 1) {
+            CHECK(!queue_set_backend(q, -1), "stop");
+        }
+        base = queue_get_base(q);
+        done = __atomic_load_n(&q->used->idx, __ATOMIC_ACQUIRE);
+        CHECK(done == base, "taken %u, given back %u", base, done);
+        CHECK(!round || (uint16_t)(base - q->last_used) > 0, "none taken");
+        queue_kick(q);
+        usleep(20000);
+        CHECK(q->used->idx == done, "the queue runs after its stop");
+        state = (struct vhost_vring_state) { .index = 0, .num = base };
+        CHECK(!ioctl(dev->fd, VHOST_SET_VRING_BASE, &state), "base");
+        CHECK(!queue_set_backend(q, fd), "start");
+        for (int i = 0; i < 48; i++) {
+            elem = queue_wait(q);
+            CHECK(elem.len == 4097, "used %u", elem.len);
+        }
+        for (int i = 0; i < 48; i++) {
+            CHECK(*r[i].status == 0, "request %d: %u", i, *r[i].status);
+        }
+        free(r);
+    }
+    device_close(dev);
+}
+
+static void test_running_ring_is_fixed(void)
+{
+    Device *dev = device_open(0);
+    struct vhost_vring_state state = { .index = 0, .num = 32 };
+
+    queue_start(dev, 0, 64);
+    CHECK(ioctl(dev->fd, VHOST_SET_VRING_NUM, &state) == -1 &&
+          errno == EBUSY, "NUM: %s", strerror(errno));
+    CHECK(ioctl(dev->fd, VHOST_SET_VRING_BASE, &state) == -1 &&
+          errno == EBUSY, "BASE: %s", strerror(errno));
+    device_close(dev);
+}
+
+/* The memory table changes under load: every request is answered once. */
+static void test_mem_table(void)
+{
+    Device *dev = device_open(0);
+    Queue *q = queue_start(dev, 0, 256);
+    struct vhost_blk_stats stats = {};
+    uint16_t done;
+    Request *r;
+
+    for (int round = 0; round < 5; round++) {
+        r = offer_many(q, 48, VIRTIO_BLK_T_IN);
+        usleep(10000);
+        done = __atomic_load_n(&q->used->idx, __ATOMIC_ACQUIRE);
+        CHECK(!ioctl(dev->fd, VHOST_BLK_GET_STATS, &stats), "stats");
+        device_set_memory(dev, MEM_SIZE - round * 65536);
+        done += stats.inflight;
+        CHECK((uint16_t)(__atomic_load_n(&q->used->idx, __ATOMIC_ACQUIRE) -
+                         done) < 256, "%u were in flight", stats.inflight);
+        for (int i = 0; i < 48; i++) {
+            queue_wait(q);
+            CHECK(*r[i].status == 0, "request %d: %u", i, *r[i].status);
+        }
+        free(r);
+        dev->used_mem = DATA_START;
+    }
+    /* a request whose memory is gone is not carried out anywhere */
+    device_set_memory(dev, DATA_START);
+    done = q->used->idx;
+    r = offer_many(q, 1, VIRTIO_BLK_T_IN);
+    CHECK(eventfd_wait(q->err, 3000), "no error is told");
+    CHECK(q->used->idx == done, "it was answered");
+    CHECK(!ioctl(dev->fd, VHOST_BLK_GET_STATS, &stats), "stats");
+    CHECK(stats.kind[0].ops == 240, "%llu reads", stats.kind[0].ops);
+    device_close(dev);
+}
+
+static uint8_t *start_log(Device *dev, Queue *q)
+{
+    size_t size = (GUEST_BASE + MEM_SIZE) / PAGE / 8;
+    uint8_t *log = aligned_alloc(PAGE, (size + PAGE - 1) / PAGE * PAGE);
+    uint64_t base = (uintptr_t)log;
+
+    memset(log, 0, size);
+    CHECK(!ioctl(dev->fd, VHOST_SET_LOG_BASE, &base), "SET_LOG_BASE: %s",
+          strerror(errno));
+    device_set_features(dev, dev->features | BIT(VHOST_F_LOG_ALL));
+    queue_set_addr(q, true);
+    return log;
+}
+
+static bool logged(Device *dev, const uint8_t *log, const void *p)
+{
+    uint64_t page = guest_address(dev, p) / PAGE;
+
+    return log[page / 8] >> page % 8 & 1;
+}
+
+static unsigned int count_logged(const uint8_t *log)
+{
+    unsigned int n = 0;
+
+    for (size_t i = 0; i < (GUEST_BASE + MEM_SIZE) / PAGE / 8; i++) {
+        n += __builtin_popcount(log[i]);
+    }
+    return n;
+}
+
+static void clear_log(uint8_t *log)
+{
+    memset(log, 0, (GUEST_BASE + MEM_SIZE) / PAGE / 8);
+}
+
+static Request spread_request(Device *dev, uint32_t type, uint32_t len)
+{
+    Request r;
+
+    device_alloc(dev, 0, PAGE);
+    r = request_make(dev, type, 0, len);
+    r.status = device_alloc(dev, PAGE, PAGE);
+    return r;
+}
+
+/* Every page the device writes is in the log, and no page that it reads. */
+static void test_dirty_log(void)
+{
+    Device *dev = device_open(0);
+    Queue *q = queue_start(dev, 0, 64);
+    Request in, out;
+    uint8_t *log;
+
+    CHECK(simple(q, VIRTIO_BLK_T_IN, 0, 4096) == 0, "IN");
+    log = start_log(dev, q);
+    in = spread_request(dev, VIRTIO_BLK_T_IN, 3 * PAGE);
+    CHECK(request_run(q, &in) == 0, "IN");
+    usleep(10000);
+    for (int i = 0; i < 3; i++) {
+        CHECK(logged(dev, log, in.data + i * PAGE), "data page %d", i);
+    }
+    CHECK(logged(dev, log, in.status), "status");
+    CHECK(logged(dev, log, q->used), "used ring");
+    CHECK(count_logged(log) == 5, "%u pages", count_logged(log));
+
+    clear_log(log);
+    out = spread_request(dev, VIRTIO_BLK_T_OUT, 3 * PAGE);
+    CHECK(request_run(q, &out) == 0, "OUT");
+    usleep(10000);
+    CHECK(logged(dev, log, out.status) && logged(dev, log, q->used), "OUT");
+    CHECK(count_logged(log) == 2, "%u pages", count_logged(log));
+
+    device_set_features(dev, dev->features & ~BIT(VHOST_F_LOG_ALL));
+    queue_set_addr(q, false);
+    clear_log(log);
+    CHECK(request_run(q, &in) == 0, "IN");
+    CHECK(count_logged(log) == 0, "%u pages", count_logged(log));
+    device_close(dev);
+}
+
+/* What was in flight when the logging began is logged, too. */
+static void test_late_log(void)
+{
+    Device *dev = device_open(0);
+    Queue *q = queue_start(dev, 0, 64);
+    struct vhost_blk_stats stats = {};
+    Request in;
+    uint8_t *log;
+
+    in = spread_request(dev, VIRTIO_BLK_T_IN, 2 * PAGE);
+    request_offer(q, &in);
+    queue_kick(q);
+    usleep(30000);
+    log = start_log(dev, q);
+    CHECK(!ioctl(dev->fd, VHOST_BLK_GET_STATS, &stats), "stats");
+    if (!stats.inflight) {
+        skip("the backend is too quick");
+    }
+    queue_wait(q);
+    usleep(10000);
+    CHECK(logged(dev, log, in.data) && logged(dev, log, in.data + PAGE) &&
+          logged(dev, log, in.status), "not logged");
+    device_close(dev);
+}
+
+static void iotlb_send(Device *dev, uint8_t type, uint64_t iova, uint64_t size,
+                       uint64_t where)
+{
+    struct vhost_msg msg = {
+        .type = VHOST_IOTLB_MSG,
+        .iotlb = { .iova = iova, .size = size, .uaddr = where,
+                   .perm = VHOST_ACCESS_RW, .type = type },
+    };
+
+    CHECK(write(dev->fd, &msg, sizeof(msg)) == sizeof(msg), "IOTLB: %s",
+          strerror(errno));
+}
+
+static void iotlb_map(Device *dev, const void *p, uint64_t size)
+{
+    iotlb_send(dev, VHOST_IOTLB_UPDATE, guest_address(dev, p), size,
+               (uintptr_t)p);
+}
+
+static uint64_t iotlb_miss(Device *dev)
+{
+    struct pollfd p = { .fd = dev->fd, .events = POLLIN };
+    struct vhost_msg msg;
+
+    CHECK(poll(&p, 1, 3000) == 1, "no miss is told");
+    CHECK(read(dev->fd, &msg, sizeof(msg)) == sizeof(msg), "%s",
+          strerror(errno));
+    CHECK(msg.iotlb.type == VHOST_IOTLB_MISS, "message %u", msg.iotlb.type);
+    return msg.iotlb.iova;
+}
+
+/* Addresses through an IOMMU: a miss is asked for, then the request goes on. */
+static void test_iotlb(void)
+{
+    Device *dev = device_open(BIT(VIRTIO_F_ACCESS_PLATFORM));
+    Queue *q = queue_setup(dev, 0, 64);
+    int fd = open_backend(), r;
+    Request in, out;
+
+    device_set_memory(dev, MEM_SIZE);
+    iotlb_map(dev, dev->mem, DATA_START);
+    r = queue_set_backend(q, fd);
+    CHECK(!r, "SET_BACKEND: %s", strerror(-r));
+    out = request_make(dev, VIRTIO_BLK_T_OUT, 64, 4 * PAGE);
+    fill(out.data, out.len, 64, 77);
+    request_offer(q, &out);
+    queue_kick(q);
+    CHECK(iotlb_miss(dev) / PAGE == guest_address(dev, out.hdr) / PAGE, "hdr");
+    usleep(20000);
+    CHECK(q->used->idx == 0, "answered without its memory");
+    iotlb_map(dev, dev->mem + DATA_START, 1 << 20);
+    queue_wait(q);
+    CHECK(*out.status == 0, "OUT: %u", *out.status);
+    in = request_make(dev, VIRTIO_BLK_T_IN, 64, 4 * PAGE);
+    CHECK(request_run(q, &in) == 0, "IN: %u", *in.status);
+    check_fill(in.data, in.len, 64, 77);
+    /* what the guest unmapped is out of reach */
+    iotlb_send(dev, VHOST_IOTLB_INVALIDATE, guest_address(dev, dev->mem) +
+               DATA_START, 1 << 20, 0);
+    request_offer(q, &in);
+    queue_kick(q);
+    CHECK(iotlb_miss(dev) >= GUEST_BASE + DATA_START, "no miss");
+    CHECK(queue_get_base(q) == 2, "base");
+    device_close(dev);
+}
+
+/* A busy queue is served in turns, so that others of its worker have theirs. */
+static void test_weight(void)
+{
+    Device *dev = device_open(0);
+    Queue *busy = queue_setup(dev, 0, 1024);
+    struct vhost_blk_stats stats = {};
+    int fd = open_backend();
+    Request r;
+
+    for (int i = 0; i < 340; i++) {
+        r = request_make(dev, VIRTIO_BLK_T_IN, 0, 4096);
+        request_offer(busy, &r);
+    }
+    CHECK(!queue_set_backend(busy, fd), "start");
+    for (int i = 0; i < 340; i++) {
+        queue_wait(busy);
+    }
+    CHECK(!ioctl(dev->fd, VHOST_BLK_GET_STATS, &stats), "stats");
+    CHECK(stats.turns >= 3, "340 requests in %llu turns", stats.turns);
+    device_close(dev);
+}
+
+/* Where the kernel has them, a queue may have a worker of its own. */
+static void test_workers(void)
+{
+    Device *dev = device_open(0);
+    Queue *q = queue_setup(dev, 1, 64);
+    struct vhost_vring_worker attach = { .index = 1 };
+    struct vhost_worker_state worker = {};
+    struct vhost_blk_info info = {};
+    uint32_t shared;
+
+    CHECK(!ioctl(dev->fd, VHOST_BLK_GET_INFO, &info), "info");
+    if (!(info.features & VHOST_BLK_F_WORKERS)) {
+        CHECK(ioctl(dev->fd, VHOST_NEW_WORKER, &worker) == -1, "a worker");
+        skip("this kernel has one worker a device");
+    }
+    CHECK(!ioctl(dev->fd, VHOST_GET_VRING_WORKER, &attach), "get");
+    shared = attach.worker_id;
+    CHECK(!ioctl(dev->fd, VHOST_NEW_WORKER, &worker), "new");
+    attach.worker_id = worker.worker_id;
+    CHECK(!ioctl(dev->fd, VHOST_ATTACH_VRING_WORKER, &attach), "attach");
+    CHECK(!ioctl(dev->fd, VHOST_GET_VRING_WORKER, &attach), "get");
+    CHECK(attach.worker_id == worker.worker_id && shared != worker.worker_id,
+          "worker %u", attach.worker_id);
+    CHECK(!queue_set_backend(q, open_backend()), "start");
+    for (int i = 0; i < 20; i++) {
+        CHECK(simple(q, VIRTIO_BLK_T_IN, i * 8, 4096) == 0, "IN");
+    }
+    CHECK(queue_get_base(q) == 20, "base");
+    device_close(dev);
+}
+
+/* A process that is killed in the middle of its I/O ends at once. */
+static void test_killed(void)
+{
+    pid_t pid;
+    int status;
+
+    for (int round = 0; round < 3; round++) {
+        pid = fork();
+        if (pid == 0) {
+            Device *dev = device_open(0);
+
+            offer_many(queue_start(dev, 0, 128), 32, VIRTIO_BLK_T_IN);
+            offer_many(queue_start(dev, 1, 128), 32, VIRTIO_BLK_T_FLUSH);
+            pause();
+        }
+        usleep(60000 + round * 10000);
+        kill(pid, SIGKILL);
+        for (int i = 0; waitpid(pid, &status, WNOHANG) != pid; i++) {
+            CHECK(i < 300, "it does not end");
+            usleep(10000);
+        }
+    }
+}
+
+/*
+ * A fork and a write beside the data, while the disk has yet to fill it: the
+ * data arrives in the page that the parent has after that.
+ */
+static void test_fork(void)
+{
+    Device *dev = device_open(0);
+    Queue *q = queue_start(dev, 0, 64);
+    struct vhost_blk_stats stats = {};
+    Request r = request_make(dev, VIRTIO_BLK_T_IN, 4096, 2048);
+    pid_t pid;
+
+    fill(r.data, 2048, 4096, 55);
+    backend_write(r.data, 2048, 4096 * 512);
+    memset(r.data, 0, PAGE);
+    request_offer(q, &r);
+    queue_kick(q);
+    usleep(30000);
+    CHECK(!ioctl(dev->fd, VHOST_BLK_GET_STATS, &stats), "stats");
+    if (!stats.inflight || !strstr(backend.path, "delay")) {
+        skip("only a disk that is slow to read can tell");
+    }
+    pid = fork();
+    if (pid == 0) {
+        sleep(1);
+        _exit(0);
+    }
+    r.data[PAGE - 1] = 1;
+    queue_wait(q);
+    CHECK(*r.status == 0, "status %u", *r.status);
+    check_fill(r.data, 2048, 4096, 55);
+    waitpid(pid, NULL, 0);
+    device_close(dev);
+}
+
+/* The disk's errors: its own status, its own count, its neighbours are well. */
+static void test_io_error(void)
+{
+    Device *dev = device_open(0);
+    Queue *q = queue_start(dev, 2, 64);
+    struct vhost_blk_stats stats = { .index = 2 };
+    uint64_t bad = backend.size / 512 - 2048;
+    Request r[6];
+
+    if (!strstr(backend.path, "delay")) {
+        skip("this disk has no bad sectors");
+    }
+    for (int i = 0; i < 6; i++) {
+        r[i] = request_make(dev, i & 1, bad - 16 + i / 2 * 8, 4096);
+        request_offer(q, &r[i]);
+    }
+    queue_kick(q);
+    for (int i = 0; i < 6; i++) {
+        struct vring_used_elem elem = queue_wait(q);
+
+        CHECK(elem.len == 1 || elem.len == 4097, "used %u", elem.len);
+        CHECK(elem.len == 1 || elem.id < r[4].head, "used %u of a failure",
+              elem.len);
+    }
+    for (int i = 0; i < 6; i++) {
+        CHECK(*r[i].status == (i / 2 == 2 ? VIRTIO_BLK_S_IOERR : 0),
+              "request %d: %u", i, *r[i].status);
+    }
+    CHECK(!ioctl(dev->fd, VHOST_BLK_GET_STATS, &stats), "stats");
+    CHECK(stats.kind[0].failed == 1 && stats.kind[1].failed == 1 &&
+          stats.kind[0].ops == 2, "%llu and %llu failures",
+          stats.kind[0].failed, stats.kind[1].failed);
+    CHECK(eventfd_wait(q->err, 1000), "nobody is told");
+    CHECK(stats.last_error == -EIO, "error %d", stats.last_error);
+    CHECK(stats.flags == VHOST_BLK_Q_RUNNING, "flags %x", stats.flags);
+    device_close(dev);
+}
+
+static void test_reset_owner(void)
+{
+    Device *dev = device_open(0);
+
+    offer_many(queue_start(dev, 0, 128), 32, VIRTIO_BLK_T_IN);
+    CHECK(!ioctl(dev->fd, VHOST_RESET_OWNER, NULL), "RESET_OWNER: %s",
+          strerror(errno));
+    CHECK(ioctl(dev->fd, VHOST_BLK_SET_LIMITS, &dev->limits) == -1 &&
+          errno == EPERM, "it still has an owner");
+    CHECK(!ioctl(dev->fd, VHOST_SET_OWNER, NULL), "SET_OWNER: %s",
+          strerror(errno));
+    device_set_features(dev, BIT(VIRTIO_F_VERSION_1));
+    device_set_memory(dev, MEM_SIZE);
+    device_set_limits(dev);
+    memset(dev->mem, 0, DATA_START);
+    memset(dev->queues, 0, sizeof(dev->queues));
+    CHECK(simple(queue_start(dev, 0, 64), VIRTIO_BLK_T_IN, 0, 4096) == 0,
+          "IN");
+    device_close(dev);
+}
+
+/* The disk is pulled: errors, and the queue can still be stopped. */
+static void test_removal(void)
+{
+    Device *dev = device_open(0);
+    Queue *q = queue_start(dev, 0, 128);
+    char path[256];
+    FILE *file;
+
+    if (!backend.sys) {
+        skip("only for block devices");
+    }
+    snprintf(path, sizeof(path), "%s/device/delete", backend.sys);
+    file = fopen(path, "w");
+    if (!file) {
+        skip("this disk cannot be pulled");
+    }
+    CHECK(simple(q, VIRTIO_BLK_T_IN, 0, 4096) == 0, "IN");
+    offer_many(q, 32, VIRTIO_BLK_T_IN);
+    fputs("1\n", file);
+    fclose(file);
+    for (int i = 0; i < 32; i++) {
+        queue_wait(q);
+    }
+    CHECK(simple(q, VIRTIO_BLK_T_IN, 1 << 13, 4096) == VIRTIO_BLK_S_IOERR,
+          "IN");
+    CHECK(simple(q, VIRTIO_BLK_T_OUT, 0, 4096) == VIRTIO_BLK_S_IOERR, "OUT");
+    CHECK(simple(q, VIRTIO_BLK_T_FLUSH, 0, 0) != 0xaa, "FLUSH");
+    CHECK(queue_get_base(q) == q->last_used, "base");
+    device_close(dev);
+}
+
+const Test control_tests[] = {
+    { "info", test_info },
+    { "owner", test_owner },
+    { "backend-refused", test_backend_refused },
+    { "limits-refused", test_limits_refused },
+    { "defaults", test_defaults },
+    { "stats", test_stats },
+    { "event-idx", test_event_idx },
+    { "no-interrupt", test_no_interrupt },
+    { "queues", test_queues },
+    { "drain", test_drain },
+    { "running-ring", test_running_ring_is_fixed },
+    { "mem-table", test_mem_table },
+    { "dirty-log", test_dirty_log },
+    { "late-log", test_late_log },
+    { "iotlb", test_iotlb },
+    { "weight", test_weight },
+    { "workers", test_workers },
+    { "killed", test_killed },
+    { "fork", test_fork },
+    { "io-error", test_io_error },
+    { "reset-owner", test_reset_owner },
+    { "zz-removal", test_removal },
+    {}
+};
