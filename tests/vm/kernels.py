@@ -3,6 +3,7 @@
 vhost header of its source package, all of one version, in the cache."""
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -16,6 +17,11 @@ sys.path.insert(0, os.path.join(TOP, 'tests', 'guest'))
 
 import debian                                           # noqa: E402
 from debian import Missing                              # noqa: E402
+from debian import _download as download                # noqa: E402
+
+# of what _fill() makes; another number has it made anew
+LAYOUT = 2
+DEBUG_CONFIG = os.path.join(HERE, 'debug.config')
 
 # What the tests may load; the rest of a 400 MB package is not kept.
 KEEP = ('drivers/virtio', 'drivers/block', 'drivers/char', 'drivers/md',
@@ -50,6 +56,13 @@ def _apt_version(package):
     got = re.search(r'Candidate: (\S+)',
                     _output(['apt-cache', 'policy', package]))
     return got.group(1) if got and got.group(1) != '(none)' else None
+
+
+def newest(series):
+    """(release, version) of the newest kernel of a series, or None, None."""
+    release = _release(series)
+    version = _apt_version(f'linux-image-{release}') if release else None
+    return release, version
 
 
 def _packages(release, series):
@@ -103,7 +116,7 @@ def _headers_here(tree, release):
                    f'../linux-headers-{base}-common/Makefile\n')
 
 
-def _dpkg_x(deb, tree):
+def dpkg_x(deb, tree):
     try:
         subprocess.run(['dpkg', '-x', deb, tree], check=True, timeout=600,
                        stdin=subprocess.DEVNULL)
@@ -113,11 +126,12 @@ def _dpkg_x(deb, tree):
     os.unlink(deb)
 
 
-def _vhost_header(work, tree, release, series, version):
-    """drivers/vhost/vhost.h from the source package of the same version."""
-    deb = debian._download(f'linux-source-{series}', version, work)
+def _from_source(work, tree, release, series, version):
+    """drivers/vhost/vhost.h from the source package of the same version, and
+    the judge of the kernel's coding style."""
+    deb = download(f'linux-source-{series}', version, work)
     unpacked = os.path.join(work, 'source')
-    _dpkg_x(deb, unpacked)
+    dpkg_x(deb, unpacked)
     ball = os.path.join(unpacked, 'usr', 'src', f'linux-source-{series}.tar.xz')
     done = subprocess.run(
         [os.path.join(TOP, 'kernel', 'vhost-header'),
@@ -127,24 +141,41 @@ def _vhost_header(work, tree, release, series, version):
         stderr=subprocess.STDOUT, timeout=300, check=False)
     if done.returncode != 0:
         raise Missing(done.stdout.strip())
+    style = os.path.join(tree, 'style')
+    os.makedirs(style)
+    names = [f'linux-source-{series}/scripts/{name}' for name in
+             ('checkpatch.pl', 'spelling.txt', 'const_structs.checkpatch')]
+    subprocess.run(['tar', '-x', '-C', style, '--strip-components=2', '-f',
+                    ball, *names], check=True, timeout=300,
+                   stdin=subprocess.DEVNULL)
     shutil.rmtree(unpacked)
 
 
 def _fill(work, tree, release, series, version, say):
     for package in _packages(release, series):
         say(f'fetching {package} {version}')
-        _dpkg_x(debian._download(package, version, work), tree)
+        dpkg_x(download(package, version, work), tree)
     _prune_image(tree, release)
     _headers_here(tree, release)
     say(f'fetching linux-source-{series} {version} for vhost.h')
-    _vhost_header(work, tree, release, series, version)
+    _from_source(work, tree, release, series, version)
+
+
+def _root():
+    return os.path.join(os.path.dirname(debian.cache_root()), 'vm')
+
+
+def debug_folder(series, version):
+    """Where the debug kernel of this version and debug.config is kept."""
+    with open(DEBUG_CONFIG, 'rb') as file:
+        tag = hashlib.sha256(file.read()).hexdigest()[:8]
+    return os.path.join(_root(), f'debug-{series}_{version}_{tag}')
 
 
 def _folder(series, say):
-    root = os.path.join(os.path.dirname(debian.cache_root()), 'vm')
+    root = _root()
     os.makedirs(root, exist_ok=True)
-    release = _release(series)
-    version = _apt_version(f'linux-image-{release}') if release else None
+    release, version = newest(series)
     if not version:
         have = sorted((name for name in os.listdir(root)
                        if name.startswith(f'linux-{series}.')),
@@ -154,7 +185,7 @@ def _folder(series, say):
             return os.path.join(root, have[-1])
         raise Missing(f'apt knows no linux-image-{series}.*; run "apt-get '
                       'update" first (Debian 12, main and security)')
-    target = os.path.join(root, f'linux-{release}_{version}')
+    target = os.path.join(root, f'linux-{release}_{version}_{LAYOUT}')
     with open(os.path.join(root, '.lock'), 'w', encoding='ascii') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.isdir(target):
@@ -182,10 +213,52 @@ class Kernel(debian.Kernel):
         self.builtin = set()
         self._index()
 
+    def extra_arguments(self):
+        """Of the kernel's command line."""
+        return ''
+
     def add_module(self, path):
         """A module of ours, by its path."""
         name = os.path.basename(path).removesuffix('.ko').replace('-', '_')
         self.files[name] = path
+
+
+class DebugKernel(Kernel):
+    """One of tests/vm/debug-kernel; the newest that is in the cache."""
+
+    def __init__(self, series):
+        root = _root()
+        suffix = debug_folder(series, '').rsplit('_', 1)[1]
+        have = [name for name in
+                (os.listdir(root) if os.path.isdir(root) else ())
+                if name.startswith(f'debug-{series}_') and
+                name.endswith(suffix)]
+        if not have:
+            raise Missing('no debug kernel is in the cache; build one with '
+                          f'tests/vm/debug-kernel --series={series}')
+        self.folder = max((os.path.join(root, name) for name in have),
+                          key=os.path.getmtime)
+        self.name = os.path.basename(self.folder)
+        self.release = self.name
+        self.bzimage = os.path.join(self.folder, 'vmlinuz')
+        # the PVH entry does not go with KASAN
+        self.vmlinux = ''
+        self.headers = os.path.join(self.folder, 'build')
+        self.vhost = os.path.join(self.folder, 'vhost')
+        self.files = {}
+        self.builtin = set()
+        self._index()
+
+    def extra_arguments(self):
+        return 'kasan.fault=report kmemleak=on'
+
+
+def find(name, say):
+    """The kernel of a series, or "debug", or "debug-SERIES"."""
+    kind, _, series = name.partition('-')
+    if kind == 'debug':
+        return DebugKernel(series or '6.1')
+    return Kernel(name, say)
 
 
 def build_module(kernel, folder):

@@ -2,25 +2,69 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # In the VM: ring-test (the first argument) on one backend after the other.
-# With a second argument only that backend, with a third only those tests.
+# With a second argument only on these (commas between), with a third only those
+# tests.
 set -eu
 
-ring=$1 which=${2:-all} only=${3:-*}
+ring=$1 which=${2:-all} only=${3:-}
+here=*
 
-# on NAME FILE WORD...: the tests on a backend, if it is wanted
+# some TESTS: the next backend is for these
+some()
+{
+    here=$1
+}
+
+# on NAME FILE WORD...: the tests on a backend
 on()
 {
     name=$1 file=$2
     shift 2
     # 1: a test has failed, and has said so
     rc=0
-    "$ring" "$name" "$file" "$@" "--only=$only" || rc=$?
+    "$ring" "$name" "$file" "--only=${only:-$here}" "$@" || rc=$?
     [ "$rc" -le 1 ] || echo "not ok $name # it cannot be tried: exit code $rc"
+    here=*
+}
+
+# mapped NAME LINE...: /dev/mapper/vblk-NAME
+mapped()
+{
+    map=vblk-$1
+    shift
+    printf '%s\n' "$@" | DM_DISABLE_UDEV=1 dmsetup create "$map"
+}
+
+unmapped()
+{
+    DM_DISABLE_UDEV=1 dmsetup remove "vblk-$1"
+}
+
+# leaks: what a debug kernel finds lost
+leaks()
+{
+    mount -t debugfs none /sys/kernel/debug 2>/dev/null || true
+    [ -w /sys/kernel/debug/kmemleak ] || return 0
+    # a block counts as lost when two scans find no pointer to it
+    for _ in 1 2; do
+        sleep 6
+        echo scan >/sys/kernel/debug/kmemleak
+    done
+    cat /sys/kernel/debug/kmemleak >/run/tmp/leaks
+    if grep -qE 'vhost|vblk|ring-test' /run/tmp/leaks; then
+        cat /run/tmp/leaks >&2
+        echo "not ok module/leaks # memory is lost"
+    else
+        echo "ok module/leaks"
+    fi
 }
 
 want()
 {
-    [ "$which" = all ] || [ "$which" = "$1" ]
+    case ,$which, in
+    ,all, | *,"$1",*) return 0 ;;
+    esac
+    return 1
 }
 
 # null NAME KEY=VALUE...: a null_blk device; its path
@@ -47,37 +91,48 @@ mount -t configfs none /sys/kernel/config 2>/dev/null || true
 mkdir -p /run/disk
 
 if want null; then
-    on null "$(null nullb-a discard=1)" direct discard
+    on null "$(null nullb-a discard=1)" direct discard merges
 fi
 if want cached; then
     on cached "$(null nullb-b discard=1 queue_mode=0)" discard
 fi
 if want null-4k; then
-    on null-4k "$(null nullb-c discard=1 blocksize=4096)" direct discard
+    on null-4k "$(null nullb-c discard=1 blocksize=4096)" direct discard merges
 fi
 if want slow; then
     # completions come 40 ms later, from a timer
-    [ "$only" != '*' ] || slow_only='[dflmk]*'
     disk=$(null nullb-d irqmode=2 completion_nsec=40000000 discard=1)
-    only=${slow_only:-$only} on slow "$disk" direct discard
+    some depth,drain,flood,killed,late-log,mem-table,verify
+    on slow "$disk" direct discard late
 fi
-if want delay && ! command -v dmsetup >/dev/null; then
-    echo "skip delay # no dmsetup; apt-get install dmsetup"
-elif want delay; then
+if want delay; then
     # reads and writes come 200 ms late, and the last MiB is bad
     disk=$(null nullb-f size=64)
-    printf '%s\n' "0 129024 delay $disk 0 200" "129024 2048 error" |
-        DM_DISABLE_UDEV=1 dmsetup create vblk-delay
-    slow_only='[fil][oa]*[krg]'
-    [ "$only" = '*' ] || slow_only=$only
-    only=$slow_only on delay /dev/mapper/vblk-delay direct
-    DM_DISABLE_UDEV=1 dmsetup remove vblk-delay
+    mapped delay "0 129024 delay $disk 0 200" "129024 2048 error"
+    some fork,io-error,late-log
+    on delay /dev/mapper/vblk-delay direct late late-data bad-end
+    unmapped delay
+fi
+if want flakey; then
+    # a second good, a second bad
+    mapped flakey "0 131072 flakey $(null nullb-g size=64) 0 1 1"
+    some 'verify*'
+    on flakey /dev/mapper/vblk-flakey direct errors --verify=4
+    unmapped flakey
+fi
+if want zoned; then
+    disk=$(null nullb-h zoned=1 zone_size=16)
+    some zoned
+    on zoned "$disk" direct zoned
+fi
+if want ram; then
+    on ram /dev/ram0 direct
 fi
 if want loop || want file-tmpfs; then
     truncate -s 256M /run/disk/image
 fi
 if want loop; then
-    on loop "$(losetup -f --show /run/disk/image)" direct discard
+    on loop "$(losetup -f --show /run/disk/image)" direct discard counts-flushes
 fi
 if want file-tmpfs; then
     truncate -s 64M /run/disk/raw
@@ -95,11 +150,20 @@ if want file-direct || want file-cached; then
 fi
 if want scsi; then
     disk=$(ls -d /sys/bus/pseudo/drivers/scsi_debug/adapter0/host*/target*/*/block/*)
-    on scsi "/dev/${disk##*/}" direct
+    on scsi "/dev/${disk##*/}" direct discard pulled
 fi
+leaks
 # nothing holds the module, and the kernel says so if it leaves requests
 if rmmod vhost_blk; then
     echo "ok module/unload"
 else
     echo "not ok module/unload # it is still in use"
+fi
+if [ -e /dev/vhost-blk ]; then
+    echo "not ok module/load-again # /dev/vhost-blk is still there"
+elif insmod "$VHOST_BLK_KO" && "$ring" again /dev/null --only=info &&
+    rmmod vhost_blk; then
+    echo "ok module/load-again"
+else
+    echo "not ok module/load-again # it does not work again"
 fi

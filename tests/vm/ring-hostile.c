@@ -173,7 +173,7 @@ static void test_unaligned_flood(void)
     uint16_t first = q->used->idx;
 
     if (!(backend.flags & O_DIRECT)) {
-        skip("only direct I/O wants alignment");
+        not_here();
     }
     queue_get_base(q);
     q = queue_start(q->dev, 1, 256);

@@ -160,7 +160,7 @@ static void test_flush(void)
 
     CHECK(request_run(q, &r) == VIRTIO_BLK_S_OK, "status %u", *r.status);
     CHECK(r.used_len == 1, "used %u", r.used_len);
-    if (backend.is_block && strstr(backend.path, "loop")) {
+    if (backend.counts_flushes) {
         CHECK(disk_stat(16) > before, "no flush came to the disk");
     }
     device_close(dev);
@@ -173,8 +173,8 @@ static void test_write_through(void)
     Queue *q = queue_start(dev, 0, 64);
     uint64_t before;
 
-    if (!backend.is_block || !strstr(backend.path, "loop")) {
-        skip("only the loop device counts flushes");
+    if (!backend.counts_flushes) {
+        not_here();
     }
     before = disk_stat(16);
     CHECK(simple(q, VIRTIO_BLK_T_OUT, 0, 4096) == VIRTIO_BLK_S_OK, "OUT");
@@ -269,9 +269,8 @@ static void test_merge(void)
     uint64_t before;
     int fd = open_backend();
 
-    if (!backend.is_block || !(backend.flags & O_DIRECT) ||
-        !strstr(backend.path, "nullb")) {
-        skip("only for a block device with requests");
+    if (!backend.merges) {
+        not_here();
     }
     for (int i = 0; i < 64; i++) {
         Request r = request_make(dev, VIRTIO_BLK_T_OUT, 2048 + i * 8, 4096);
@@ -297,7 +296,7 @@ static void test_short_file(void)
     uint64_t sector = backend.size / 512 - 64;
 
     if (backend.is_block) {
-        skip("only for files");
+        not_here();
     }
     dev->limits.capacity += 64;
     device_set_limits(dev);

@@ -45,6 +45,22 @@ void device_set_memory(Device *dev, uint64_t size)
     must_ioctl(dev, VHOST_SET_MEM_TABLE, &table, "SET_MEM_TABLE");
 }
 
+uint8_t *device_start_log(Device *dev)
+{
+    uint8_t *log = aligned_alloc(PAGE, LOG_SIZE);
+    uint64_t base = (uintptr_t)log;
+
+    memset(log, 0, LOG_SIZE);
+    must_ioctl(dev, VHOST_SET_LOG_BASE, &base, "SET_LOG_BASE");
+    device_set_features(dev, dev->features | BIT(VHOST_F_LOG_ALL));
+    for (int i = 0; i < MAX_QUEUES; i++) {
+        if (dev->queues[i].dev) {
+            queue_set_addr(&dev->queues[i], true);
+        }
+    }
+    return log;
+}
+
 void device_set_features(Device *dev, uint64_t features)
 {
     must_ioctl(dev, VHOST_SET_FEATURES, &features, "SET_FEATURES");

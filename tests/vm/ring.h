@@ -23,6 +23,8 @@
 #define MAX_QUEUES 64
 #define PAGE 4096UL
 
+#define LOG_SIZE (((GUEST_BASE + MEM_SIZE) / PAGE / 8 + PAGE - 1) / PAGE * PAGE)
+
 #define BIT(n) (1ULL << (n))
 
 typedef struct Queue {
@@ -60,7 +62,16 @@ typedef struct Backend {
     uint64_t size;
     uint32_t block_size;
     bool is_block;
-    bool discard;
+    bool discard;               /* what is discarded reads as zeroes */
+    bool late;                  /* answers tens of milliseconds later */
+    bool late_data;             /* and moves data as late */
+    bool bad_end;               /* its last MiB is bad */
+    bool errors;                /* any request may fail */
+    bool merges;
+    bool counts_flushes;
+    bool pulled;                /* may be pulled, in the end */
+    bool zoned;
+    unsigned int verify_ms;
     char *sys;                  /* its folder in sysfs, for block devices */
 } Backend;
 
@@ -76,13 +87,16 @@ extern Backend backend;
 
 void fail(const char *file, int line, const char *what, const char *format,
           ...) __attribute__((format(printf, 4, 5), noreturn));
-void skip(const char *why) __attribute__((noreturn));
+/* End a test that means nothing on this disk. */
+void not_here(void) __attribute__((noreturn));
 
 Device *device_open(uint64_t features);
 void device_close(Device *dev);
 void device_set_limits(Device *dev);
 void device_set_features(Device *dev, uint64_t features);
 void device_set_memory(Device *dev, uint64_t size);
+/* Log what the device writes from now on; a bit a page, LOG_SIZE bytes. */
+uint8_t *device_start_log(Device *dev);
 void *device_alloc(Device *dev, size_t size, size_t align);
 uint64_t guest_address(Device *dev, const void *p);
 
@@ -133,5 +147,6 @@ extern const Test io_tests[];
 extern const Test unmap_tests[];
 extern const Test control_tests[];
 extern const Test hostile_tests[];
+extern const Test verify_tests[];
 
 #endif

@@ -30,7 +30,7 @@ class Hang(Exception):
 def _initramfs(kernel, path):
     busybox = debian.busybox(lambda text: None)
     archive = Cpio(path)
-    for name in ('proc', 'sys', 'dev', 'root', 'out', 'modules'):
+    for name in ('proc', 'sys', 'dev', 'sysroot', 'out', 'modules'):
         archive.folder(name)
     archive.device('dev/console', 5, 1)
     archive.copy('bin/busybox', busybox)
@@ -59,13 +59,23 @@ def _module_lines(kernel, wanted):
     return ''.join(line + '\n' for line in lines)
 
 
+def _arguments(kernel, wanted):
+    """The kernel's command line; parameters of modules built in go there."""
+    words = [ARGUMENTS, kernel.extra_arguments()]
+    for text in wanted:
+        name, _, parameters = text.partition(' ')
+        if name.replace('-', '_') in kernel.builtin:
+            words += [f'{name}.{word}' for word in parameters.split()]
+    return ' '.join(word for word in words if word)
+
+
 def _command(qemu, kernel, folder, options):
     argv = [qemu, '-name', 'vhost-blk-vm', '-no-user-config', '-nodefaults',
             '-display', 'none', '-no-reboot', '-machine', 'q35',
             '-accel', 'tcg,thread=multi', '-cpu', 'max',
             '-smp', str(options.cpus), '-m', str(options.memory),
             '-kernel', kernel.image(), '-initrd', f'{folder}/initramfs',
-            '-append', ARGUMENTS,
+            '-append', _arguments(kernel, options.module),
             '-chardev', f'file,id=console,path={folder}/console',
             '-serial', 'chardev:console',
             '-fsdev', 'local,id=root,path=/,security_model=none,readonly=on,'
@@ -109,7 +119,8 @@ def _boot(qemu, kernel, folder, options):
 
 
 def run(qemu, kernel, folder, command, options):
-    """Exit code, output and kernel log of a command (a list of words)."""
+    """Exit code, output and kernel log of a command (a list of words), which
+    finds options.environment in its own."""
     out = os.path.join(folder, 'out')
     os.makedirs(out, exist_ok=True)
     if ',' in folder:
@@ -119,6 +130,8 @@ def run(qemu, kernel, folder, command, options):
     with open(os.path.join(out, 'modules'), 'w', encoding='utf-8') as file:
         file.write(_module_lines(kernel, options.module))
     with open(os.path.join(out, 'command'), 'w', encoding='utf-8') as file:
+        for name, value in options.environment.items():
+            file.write(f'export {name}={shlex.quote(value)}\n')
         file.write(f'cd {shlex.quote(os.getcwd())}\n{shlex.join(command)}\n')
     ended = False
     # A VM that is silent from the start on has met a busy host, no test.
