@@ -16,8 +16,6 @@
 
 #include "vhost_blk.h"
 
-static struct workqueue_struct *vblk_wq;
-
 static void vblk_default_limits(struct vblk_backend *backend,
 				struct vhost_blk_limits *limits)
 {
@@ -119,6 +117,11 @@ static void vblk_submit_bio(struct vblk_req *req)
 	struct bio *bio;
 	unsigned int i;
 
+	/* the block core would only warn */
+	if (req->op == VBLK_WRITE && bdev_read_only(req->backend->bdev)) {
+		vblk_req_done(req, -EPERM);
+		return;
+	}
 	bio = bio_alloc(req->backend->bdev, req->nr_bvec, vblk_bio_op(req),
 			GFP_KERNEL);
 	bio->bi_iter.bi_sector = req->pos >> SECTOR_SHIFT;
@@ -223,7 +226,22 @@ void vblk_backend_submit(struct vblk_req *req)
 void vblk_backend_work(struct vblk_req *req)
 {
 	req->tried_nowait = false;
-	queue_work(vblk_wq, &req->work);
+	queue_work(req->q->dev->wq, &req->work);
+}
+
+/*
+ * In the worker, after a piece was written: somebody on the host may have read
+ * what was there before into the page cache in the meantime.
+ */
+void vblk_backend_moved(struct vblk_req *req)
+{
+	struct vblk_backend *backend = req->backend;
+	struct address_space *mapping = backend->file->f_mapping;
+
+	if (backend->bio && req->op == VBLK_WRITE && mapping->nrpages)
+		invalidate_inode_pages2_range(mapping, req->pos >> PAGE_SHIFT,
+					      (req->pos + req->piece - 1) >>
+					      PAGE_SHIFT);
 }
 
 static ssize_t vblk_move_waiting(struct vblk_req *req)
@@ -374,15 +392,4 @@ void vblk_backend_run(struct work_struct *work)
 		r = vblk_change_ranges(req);
 	}
 	vblk_req_done(req, r);
-}
-
-int vblk_backend_init(void)
-{
-	vblk_wq = alloc_workqueue("vhost-blk", WQ_UNBOUND, 0);
-	return vblk_wq ? 0 : -ENOMEM;
-}
-
-void vblk_backend_exit(void)
-{
-	destroy_workqueue(vblk_wq);
 }

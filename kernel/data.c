@@ -151,7 +151,7 @@ static int vblk_bounce(struct vblk_req *req, unsigned int max)
 	unsigned int len;
 
 	while (left && req->nr_bvec < max) {
-		page = alloc_page(GFP_KERNEL);
+		page = alloc_page(GFP_KERNEL_ACCOUNT);
 		if (!page)
 			return -ENOMEM;
 		len = min_t(u64, left, PAGE_SIZE);
@@ -194,7 +194,8 @@ int vblk_piece_map(struct vblk_req *req)
 		vblk_count_pages(req, VBLK_PIECE_PAGES);
 	req->bvec = req->inline_bvec;
 	if (max > VBLK_INLINE)
-		req->bvec = kmalloc_array(max, sizeof(*req->bvec), GFP_KERNEL);
+		req->bvec = kmalloc_array(max, sizeof(*req->bvec),
+					  GFP_KERNEL_ACCOUNT);
 	req->nr_bvec = 0;
 	req->piece = 0;
 	req->moved = 0;
@@ -224,7 +225,10 @@ static void vblk_release_pages(struct vblk_req *req)
 	}
 }
 
-/* Under vq.mutex.  good: the piece was moved whole; only then are the guest's bytes touched. */
+/*
+ * Under vq.mutex.  good: the piece was moved whole; only then are the guest's
+ * bytes touched.
+ */
 int vblk_piece_end(struct vblk_req *req, bool good)
 {
 	int r = 0;

@@ -30,7 +30,12 @@ static int vblk_open(struct inode *inode, struct file *file)
 
 	if (!dev)
 		return -ENOMEM;
-	for (i = 0; i < VBLK_MAX_QUEUES; i++) {
+	i = 0;
+	/* of its own: one disk that blocks is no trouble for the others */
+	dev->wq = alloc_workqueue("vhost-blk", WQ_UNBOUND, 0);
+	if (!dev->wq)
+		goto no_memory;
+	for (; i < VBLK_MAX_QUEUES; i++) {
 		dev->queues[i] = vblk_queue_new(dev);
 		if (!dev->queues[i])
 			goto no_memory;
@@ -44,6 +49,8 @@ static int vblk_open(struct inode *inode, struct file *file)
 no_memory:
 	while (i-- > 0)
 		vblk_queue_free(dev->queues[i]);
+	if (dev->wq)
+		destroy_workqueue(dev->wq);
 	kvfree(dev);
 	return -ENOMEM;
 }
@@ -77,6 +84,7 @@ static int vblk_release(struct inode *inode, struct file *file)
 	vblk_stop_for_good(dev);
 	mutex_unlock(&dev->vdev.mutex);
 	vhost_dev_cleanup(&dev->vdev);
+	destroy_workqueue(dev->wq);
 	for (i = 0; i < VBLK_MAX_QUEUES; i++)
 		vblk_queue_free(dev->queues[i]);
 	kvfree(dev);
@@ -237,22 +245,62 @@ static int vblk_init_iotlb(struct vhost_dev *vdev)
 #endif
 }
 
-static long vblk_set_features(struct vblk_dev *dev, void __user *argp)
+static bool vblk_running(struct vblk_dev *dev)
+{
+	int i;
+
+	for (i = 0; i < VBLK_MAX_QUEUES; i++)
+		if (dev->queues[i]->backend)
+			return true;
+	return false;
+}
+
+static void vblk_drop_iotlb(struct vblk_dev *dev)
 {
 	struct vhost_dev *vdev = &dev->vdev;
-	u64 features;
 	int i;
+
+	for (i = 0; i < VBLK_MAX_QUEUES; i++) {
+		struct vhost_virtqueue *vq = dev->vqs[i];
+
+		mutex_lock(&vq->mutex);
+		vq->iotlb = NULL;
+		memset(vq->meta_iotlb, 0, sizeof(vq->meta_iotlb));
+		mutex_unlock(&vq->mutex);
+	}
+	vhost_iotlb_free(vdev->iotlb);
+	vdev->iotlb = NULL;
+}
+
+/* The next driver may do without the IOMMU that this one has. */
+static int vblk_set_iotlb(struct vblk_dev *dev, bool on)
+{
+	/* A new table would forget the entries that running queues use. */
+	if (on == !!dev->vdev.iotlb)
+		return 0;
+	if (vblk_running(dev))
+		return -EBUSY;
+	if (on)
+		return vblk_init_iotlb(&dev->vdev);
+	vblk_drop_iotlb(dev);
+	return 0;
+}
+
+static long vblk_set_features(struct vblk_dev *dev, void __user *argp)
+{
+	u64 features;
+	int i, r;
 
 	if (copy_from_user(&features, argp, sizeof(features)))
 		return -EFAULT;
 	if (features & ~VBLK_FEATURES)
 		return -EOPNOTSUPP;
-	if (features & (1ULL << VHOST_F_LOG_ALL) && !vhost_log_access_ok(vdev))
+	if (features & (1ULL << VHOST_F_LOG_ALL) &&
+	    !vhost_log_access_ok(&dev->vdev))
 		return -EFAULT;
-	/* A new table would forget the entries that running queues use. */
-	if (features & (1ULL << VIRTIO_F_ACCESS_PLATFORM) && !vdev->iotlb &&
-	    vblk_init_iotlb(vdev))
-		return -EFAULT;
+	r = vblk_set_iotlb(dev, features & (1ULL << VIRTIO_F_ACCESS_PLATFORM));
+	if (r)
+		return r;
 	for (i = 0; i < VBLK_MAX_QUEUES; i++) {
 		mutex_lock(&dev->vqs[i]->mutex);
 		dev->vqs[i]->acked_features = features;
@@ -441,25 +489,15 @@ static int __init vblk_init(void)
 
 	if (r)
 		return r;
-	r = vblk_backend_init();
-	if (r)
-		goto no_backend;
 	r = misc_register(&vblk_misc);
 	if (r)
-		goto no_device;
-	return 0;
-
-no_device:
-	vblk_backend_exit();
-no_backend:
-	vblk_request_exit();
+		vblk_request_exit();
 	return r;
 }
 
 static void __exit vblk_exit(void)
 {
 	misc_deregister(&vblk_misc);
-	vblk_backend_exit();
 	vblk_request_exit();
 }
 

@@ -119,7 +119,7 @@ static u8 vblk_parse_ranges(struct vblk_req *req, struct iov_iter *iter)
 		return VIRTIO_BLK_S_UNSUPP;
 	req->nr_ranges = length / size;
 	req->ranges = kmalloc_array(req->nr_ranges, sizeof(*req->ranges),
-				    GFP_KERNEL);
+				    GFP_KERNEL_ACCOUNT);
 	if (!req->ranges)
 		return VIRTIO_BLK_S_IOERR;
 	status = vblk_read_ranges(req, iter, limits.flags);
@@ -196,7 +196,7 @@ static void *vblk_keep(void *own, unsigned int room, const void *from,
 	void *to = own;
 
 	if (n > room)
-		to = kvmalloc_array(n, size, GFP_KERNEL);
+		to = kvmalloc_array(n, size, GFP_KERNEL_ACCOUNT);
 	if (to)
 		memcpy(to, from, n * size);
 	return to;
@@ -355,6 +355,7 @@ bool vblk_req_step(struct vblk_req *req)
 			return true;
 		}
 	}
+	vblk_backend_moved(req);
 	req->error = vblk_piece_end(req, true);
 	if (req->error)
 		return true;
@@ -363,7 +364,7 @@ bool vblk_req_step(struct vblk_req *req)
 
 int vblk_request_init(void)
 {
-	vblk_req_cache = KMEM_CACHE(vblk_req, 0);
+	vblk_req_cache = KMEM_CACHE(vblk_req, SLAB_ACCOUNT);
 	return vblk_req_cache ? 0 : -ENOMEM;
 }
 

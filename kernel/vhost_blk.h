@@ -78,6 +78,7 @@ struct vblk_queue {
 
 struct vblk_dev {
 	struct vhost_dev vdev;
+	struct workqueue_struct *wq;	/* for what may block */
 	struct vhost_virtqueue *vqs[VBLK_MAX_QUEUES];
 	struct vblk_queue *queues[VBLK_MAX_QUEUES];
 	struct vhost_blk_limits limits;	/* vdev.mutex */
@@ -163,14 +164,13 @@ int vblk_piece_end(struct vblk_req *req, bool good);
 void vblk_piece_iter(struct vblk_req *req, struct iov_iter *iter);
 
 /* backend.c */
-int vblk_backend_init(void);
-void vblk_backend_exit(void);
 struct vblk_backend *vblk_backend_open(int fd, struct vhost_blk_limits *limits,
 				       bool have_limits);
 void vblk_backend_close(struct vblk_backend *backend);
 void vblk_backend_submit(struct vblk_req *req);
 void vblk_backend_work(struct vblk_req *req);
 void vblk_backend_run(struct work_struct *work);
+void vblk_backend_moved(struct vblk_req *req);
 
 static inline bool vblk_moves_data(const struct vblk_req *req)
 {

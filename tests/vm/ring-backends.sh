@@ -102,14 +102,15 @@ fi
 if want slow; then
     # completions come 40 ms later, from a timer
     disk=$(null nullb-d irqmode=2 completion_nsec=40000000 discard=1)
-    some depth,drain,flood,killed,late-log,mem-table,verify
+    some depth,drain,flood,killed,late-log,mem-table,orphan,verify
     on slow "$disk" direct discard late
 fi
 if want delay; then
-    # reads and writes come 200 ms late, and the last MiB is bad
+    # reads come 200 ms late, writes 400, and the last MiB is bad
     disk=$(null nullb-f size=64)
-    mapped delay "0 129024 delay $disk 0 200" "129024 2048 error"
-    some fork,io-error,late-log
+    mapped delay "0 129024 delay $disk 0 200 $disk 0 400" \
+        "129024 2048 error"
+    some fork,host-cache,io-error,late-log
     on delay /dev/mapper/vblk-delay direct late late-data bad-end
     unmapped delay
 fi

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -488,6 +489,24 @@ static uint64_t iotlb_miss(Device *dev)
     return msg.iotlb.iova;
 }
 
+/* A driver that comes after does without the IOMMU. */
+static void iotlb_gone(Queue *q, int fd)
+{
+    Device *dev = q->dev;
+    uint64_t features = BIT(VIRTIO_F_VERSION_1);
+
+    CHECK(ioctl(dev->fd, VHOST_SET_FEATURES, &features) == -1 &&
+          errno == EBUSY, "under a running queue: %s", strerror(errno));
+    CHECK(queue_get_base(q) == 2, "base");
+    device_set_features(dev, features);
+    queue_set_addr(q, false);
+    CHECK(!queue_set_backend(q, fd), "start");
+    for (int i = 0; i < 2; i++) {
+        queue_wait(q);
+    }
+    CHECK(simple(q, VIRTIO_BLK_T_IN, 64, 4096) == 0, "IN");
+}
+
 /* Addresses through an IOMMU: a miss is asked for, then the request goes on. */
 static void test_iotlb(void)
 {
@@ -516,10 +535,12 @@ static void test_iotlb(void)
     /* what the guest unmapped is out of reach */
     iotlb_send(dev, VHOST_IOTLB_INVALIDATE, guest_address(dev, dev->mem) +
                DATA_START, 1 << 20, 0);
-    request_offer(q, &in);
+    for (int i = 0; i < 2; i++) {
+        request_offer(q, &in);
+    }
     queue_kick(q);
     CHECK(iotlb_miss(dev) >= GUEST_BASE + DATA_START, "no miss");
-    CHECK(queue_get_base(q) == 2, "base");
+    iotlb_gone(q, fd);
     device_close(dev);
 }
 
@@ -599,6 +620,84 @@ static void test_killed(void)
             usleep(10000);
         }
     }
+}
+
+/* A child has the device, too; its parent, the owner, dies in mid I/O. */
+static void test_orphan(void)
+{
+    int life[2], status;
+    pid_t pid;
+    char c;
+
+    CHECK(!pipe(life), "pipe");
+    pid = fork();
+    if (pid == 0) {
+        Device *dev = device_open(0);
+        Queue *q = queue_start(dev, 0, 128);
+
+        offer_many(q, 32, VIRTIO_BLK_T_IN);
+        if (fork() == 0) {
+            usleep(150000);
+            close(dev->fd);
+            _exit(0);
+        }
+        usleep(5000);
+        _exit(0);
+    }
+    close(life[1]);
+    CHECK(waitpid(pid, &status, 0) == pid && !status, "status %x", status);
+    /* the pipe's last end is closed by the child's end */
+    CHECK(read(life[0], &c, 1) == 0, "pipe");
+}
+
+/*
+ * The host reads a block into its page cache while the guest's write of it is
+ * on the way: it does not see the old contents ever after.
+ */
+static void test_host_cache(void)
+{
+    Device *dev = device_open(0);
+    Queue *q = queue_start(dev, 0, 64);
+    Request r = request_make(dev, VIRTIO_BLK_T_OUT, 8192, 4096);
+    int fd = open(backend.path, O_RDONLY);
+    uint8_t seen[4096];
+
+    if (!backend.late_data) {
+        not_here();
+    }
+    fill(r.data, 4096, 8192, 66);
+    request_offer(q, &r);
+    queue_kick(q);
+    usleep(30000);
+    CHECK(pread(fd, seen, 4096, 8192 * 512) == 4096, "pread");
+    CHECK(*r.status == 0xaa, "the write was quicker than the read");
+    queue_wait(q);
+    CHECK(*r.status == 0, "status %u", *r.status);
+    CHECK(pread(fd, seen, 4096, 8192 * 512) == 4096, "pread");
+    check_fill(seen, 4096, 8192, 66);
+    close(fd);
+    device_close(dev);
+}
+
+/* The host makes a disk read-only that was opened for writing. */
+static void test_set_read_only(void)
+{
+    Device *dev = device_open(0);
+    Queue *q = queue_start(dev, 0, 64);
+    int on = 1, off = 0, fd = open_backend();
+    uint8_t status[2];
+
+    if (!backend.is_block) {
+        not_here();
+    }
+    CHECK(!ioctl(fd, BLKROSET, &on), "BLKROSET: %s", strerror(errno));
+    status[0] = simple(q, VIRTIO_BLK_T_OUT, 0, 4096);
+    status[1] = simple(q, VIRTIO_BLK_T_IN, 0, 4096);
+    ioctl(fd, BLKROSET, &off);
+    CHECK(status[0] == VIRTIO_BLK_S_IOERR, "OUT: %u", status[0]);
+    CHECK(status[1] == VIRTIO_BLK_S_OK, "IN: %u", status[1]);
+    CHECK(simple(q, VIRTIO_BLK_T_OUT, 0, 4096) == VIRTIO_BLK_S_OK, "OUT");
+    device_close(dev);
 }
 
 /*
@@ -745,6 +844,9 @@ const Test control_tests[] = {
     { "weight", test_weight },
     { "workers", test_workers },
     { "killed", test_killed },
+    { "orphan", test_orphan },
+    { "host-cache", test_host_cache },
+    { "set-read-only", test_set_read_only },
     { "fork", test_fork },
     { "io-error", test_io_error },
     { "reset-owner", test_reset_owner },
