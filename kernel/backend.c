@@ -94,7 +94,7 @@ static void vblk_bio_done(struct bio *bio)
 	struct vblk_req *req = bio->bi_private;
 	int error = blk_status_to_errno(bio->bi_status);
 
-	bio_put(bio);
+	bio_uninit(bio);
 	vblk_req_done(req, error ? error : (long)req->piece);
 }
 
@@ -114,28 +114,20 @@ static blk_opf_t vblk_bio_op(struct vblk_req *req)
 
 static void vblk_submit_bio(struct vblk_req *req)
 {
-	struct bio *bio;
-	unsigned int i;
+	struct bio *bio = &req->bio;
 
 	/* the block core would only warn */
 	if (req->op == VBLK_WRITE && bdev_read_only(req->backend->bdev)) {
 		vblk_req_done(req, -EPERM);
 		return;
 	}
-	bio = bio_alloc(req->backend->bdev, req->nr_bvec, vblk_bio_op(req),
-			GFP_KERNEL);
+	bio_init(bio, req->backend->bdev, req->bvec, req->nr_bvec,
+		 vblk_bio_op(req));
 	bio->bi_iter.bi_sector = req->pos >> SECTOR_SHIFT;
+	bio->bi_iter.bi_size = req->piece;
+	bio->bi_vcnt = req->nr_bvec;
 	bio->bi_end_io = vblk_bio_done;
 	bio->bi_private = req;
-	for (i = 0; i < req->nr_bvec; i++) {
-		struct bio_vec *bv = &req->bvec[i];
-
-		if (bio_add_page(bio, bv->bv_page, bv->bv_len,
-				 bv->bv_offset) != bv->bv_len) {
-			bio_io_error(bio);
-			return;
-		}
-	}
 	submit_bio(bio);
 }
 

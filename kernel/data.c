@@ -240,12 +240,13 @@ int vblk_piece_end(struct vblk_req *req, bool good)
 		kfree(req->bvec);
 	req->bvec = NULL;
 	if (good && !r) {
-		struct vblk_cursor at = vblk_cursor(req);
-
 		req->left -= req->piece;
 		req->pos += req->piece;
-		if (req->left)
-			vblk_skip(&at, req->piece);
+	}
+	if (good && !r && req->left) {
+		struct vblk_cursor at = vblk_cursor(req);
+
+		vblk_skip(&at, req->piece);
 		req->data = at.iov;
 		req->off = at.off;
 	}

@@ -30,12 +30,36 @@ void vblk_req_done(struct vblk_req *req, long result)
 {
 	struct vblk_queue *q = req->q;
 
+	req->result = result;
+	/* It ended as it was submitted: the one who did that will look. */
+	if (READ_ONCE(q->runner) == current) {
+		llist_add(&req->done, &q->done);
+		return;
+	}
 	/* The queue lives until a grace period after its last request. */
 	rcu_read_lock();
-	req->result = result;
 	llist_add(&req->done, &q->done);
 	vblk_wake(q);
 	rcu_read_unlock();
+}
+
+static void vblk_add_ready(struct vblk_queue *q, struct vblk_req *req)
+{
+	req->next = NULL;
+	*q->ready_end = req;
+	q->ready_end = &req->next;
+}
+
+static struct vblk_req *vblk_next_ready(struct vblk_queue *q)
+{
+	struct vblk_req *req = q->ready;
+
+	if (req) {
+		q->ready = req->next;
+		if (!q->ready)
+			q->ready_end = &q->ready;
+	}
+	return req;
 }
 
 /* Under vq.mutex: take ended transfers further. */
@@ -47,7 +71,7 @@ static void vblk_collect(struct vblk_queue *q)
 	list = llist_reverse_order(list);
 	llist_for_each_entry_safe(req, next, list, done) {
 		if (vblk_req_step(req))
-			list_add_tail(&req->ready, &q->ready);
+			vblk_add_ready(q, req);
 	}
 }
 
@@ -66,7 +90,7 @@ static void vblk_count(struct vblk_queue *q, struct vblk_req *req)
 	if (req->op == VBLK_OTHER)
 		return;
 	kind = &q->stats.kind[kinds[req->op]];
-	kind->time_ns += ktime_to_ns(ktime_sub(ktime_get(), req->start));
+	kind->time_ns += ktime_to_ns(ktime_sub(q->now, req->start));
 	if (req->invalid) {
 		kind->invalid++;
 	} else if (req->status != VIRTIO_BLK_S_OK) {
@@ -103,10 +127,9 @@ static void vblk_gone(struct vblk_queue *q, unsigned int count)
 /* Under vq.mutex: forget finished requests. */
 static void vblk_drop(struct vblk_queue *q)
 {
-	struct vblk_req *req, *next;
+	struct vblk_req *req;
 
-	list_for_each_entry_safe(req, next, &q->ready, ready) {
-		list_del(&req->ready);
+	while ((req = vblk_next_ready(q))) {
 		vblk_req_free(req);
 		vblk_gone(q, 1);
 	}
@@ -117,18 +140,16 @@ static void vblk_deliver_some(struct vblk_queue *q)
 {
 	struct vring_used_elem used[VBLK_USED_BATCH];
 	struct vhost_virtqueue *vq = &q->vq;
-	struct vblk_req *req, *next;
+	struct vblk_req *req;
 	unsigned int n = 0;
 
-	list_for_each_entry_safe(req, next, &q->ready, ready) {
+	while (n < VBLK_USED_BATCH && (req = vblk_next_ready(q))) {
 		vblk_answer(q, req);
 		vblk_count(q, req);
 		used[n].id = cpu_to_vhost32(vq, req->head);
 		used[n].len = cpu_to_vhost32(vq, req->used_len + 1);
-		list_del(&req->ready);
 		vblk_req_free(req);
-		if (++n == VBLK_USED_BATCH)
-			break;
+		n++;
 	}
 	vhost_add_used_n(vq, used, n);
 	vblk_gone(q, n);
@@ -136,7 +157,7 @@ static void vblk_deliver_some(struct vblk_queue *q)
 
 static void vblk_deliver(struct vblk_queue *q)
 {
-	if (list_empty(&q->ready))
+	if (!q->ready)
 		return;
 	if (q->dead) {
 		vblk_drop(q);
@@ -149,7 +170,8 @@ static void vblk_deliver(struct vblk_queue *q)
 		return;
 	}
 	q->used_misses = false;
-	while (!list_empty(&q->ready))
+	q->now = ktime_get();
+	while (q->ready)
 		vblk_deliver_some(q);
 	q->stats.signals++;
 	vhost_signal(&q->dev->vdev, &q->vq);
@@ -195,7 +217,7 @@ static long vblk_take_one(struct vblk_queue *q)
 	}
 	WRITE_ONCE(q->inflight, q->inflight + 1);
 	if (vblk_req_next(req))
-		list_add_tail(&req->ready, &q->ready);
+		vblk_add_ready(q, req);
 	return vblk_moves_data(req) ? req->total : 0;
 }
 
@@ -246,11 +268,19 @@ static void vblk_run(struct vblk_queue *q)
 	struct blk_plug plug;
 
 	mutex_lock(&q->vq.mutex);
+	q->now = ktime_get();
 	/* neighbours that come together are merged in the plug */
 	blk_start_plug(&plug);
+	WRITE_ONCE(q->runner, current);
 	vblk_collect(q);
 	vblk_take(q);
 	blk_finish_plug(&plug);
+	/*
+	 * Whoever interrupts us from here on wakes the worker, too; what came
+	 * before is collected.
+	 */
+	WRITE_ONCE(q->runner, NULL);
+	barrier();
 	vblk_collect(q);
 	vblk_deliver(q);
 	if (q->full && !vblk_has_enough(q)) {
@@ -282,7 +312,7 @@ static void vblk_reap(struct work_struct *work)
 
 	mutex_lock(&q->vq.mutex);
 	llist_for_each_entry_safe(req, next, llist_del_all(&q->done), done)
-		list_add_tail(&req->ready, &q->ready);
+		vblk_add_ready(q, req);
 	vblk_drop(q);
 	mutex_unlock(&q->vq.mutex);
 }
@@ -321,6 +351,7 @@ int vblk_queue_stop(struct vblk_queue *q, bool killable)
 	q->backend = NULL;
 	q->broken = false;
 	q->full = false;
+	vblk_req_free_spare(q);
 	mutex_unlock(&q->vq.mutex);
 	if (backend)
 		vblk_backend_close(backend);
@@ -388,7 +419,7 @@ struct vblk_queue *vblk_queue_new(struct vblk_dev *dev)
 	init_llist_head(&q->done);
 	vhost_work_init(&q->done_work, vblk_handle_done);
 	INIT_WORK(&q->reap_work, vblk_reap);
-	INIT_LIST_HEAD(&q->ready);
+	q->ready_end = &q->ready;
 	return q;
 }
 

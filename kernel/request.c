@@ -77,16 +77,20 @@ static u8 vblk_check_range(struct vblk_req *req, struct vblk_range *range,
 }
 
 /* 5.2.6.2: a segment with an unknown flag is answered with UNSUPP. */
-static u8 vblk_read_ranges(struct vblk_req *req, struct iov_iter *iter,
-			   u32 flags)
+static u8 vblk_read_ranges(struct vblk_req *req, u64 length, u32 flags)
 {
 	struct vhost_virtqueue *vq = &req->q->vq;
 	struct virtio_blk_discard_write_zeroes seg;
+	struct iov_iter iter;
 	unsigned int i;
 	u32 seen;
 
+	iov_iter_init(&iter, ITER_SOURCE, req->iov, req->in_iov - req->iov,
+		      sizeof(struct virtio_blk_outhdr) + length);
+	iov_iter_advance(&iter, sizeof(struct virtio_blk_outhdr));
+
 	for (i = 0; i < req->nr_ranges; i++) {
-		if (!copy_from_iter_full(&seg, sizeof(seg), iter))
+		if (!copy_from_iter_full(&seg, sizeof(seg), &iter))
 			return VIRTIO_BLK_S_IOERR;
 		seen = vhost32_to_cpu(vq, (__force __virtio32)seg.flags);
 		if (seen & ~flags)
@@ -101,11 +105,10 @@ static u8 vblk_read_ranges(struct vblk_req *req, struct iov_iter *iter,
 }
 
 /* Everything is checked before anything is done. */
-static u8 vblk_parse_ranges(struct vblk_req *req, struct iov_iter *iter)
+static u8 vblk_parse_ranges(struct vblk_req *req, u64 length)
 {
 	const size_t size = sizeof(struct virtio_blk_discard_write_zeroes);
 	struct vblk_unmap_limits limits = vblk_unmap_limits(req);
-	u64 length = iov_iter_count(iter);
 	unsigned int i;
 	u8 status;
 
@@ -122,7 +125,7 @@ static u8 vblk_parse_ranges(struct vblk_req *req, struct iov_iter *iter)
 				    GFP_KERNEL_ACCOUNT);
 	if (!req->ranges)
 		return VIRTIO_BLK_S_IOERR;
-	status = vblk_read_ranges(req, iter, limits.flags);
+	status = vblk_read_ranges(req, length, limits.flags);
 	for (i = 0; i < req->nr_ranges && status == VIRTIO_BLK_S_OK; i++) {
 		status = vblk_check_range(req, &req->ranges[i],
 					  limits.sectors);
@@ -143,9 +146,12 @@ static void vblk_get_id(struct vblk_req *req, u64 room)
 	}
 }
 
-/* in: bytes the device may write without the status byte */
+/*
+ * out: bytes to read after the header; in: bytes the device may write without
+ * the status byte
+ */
 static void vblk_parse_type(struct vblk_req *req, u32 type, u64 sector,
-			    struct iov_iter *out, u64 in)
+			    u64 out, u64 in)
 {
 	u8 status;
 
@@ -160,7 +166,7 @@ static void vblk_parse_type(struct vblk_req *req, u32 type, u64 sector,
 		req->op = VBLK_WRITE;
 		req->data = req->iov;
 		req->off = sizeof(struct virtio_blk_outhdr);
-		req->left = iov_iter_count(out);
+		req->left = out;
 		vblk_parse_data(req, sector);
 		return;
 	case VIRTIO_BLK_T_FLUSH:
@@ -226,12 +232,27 @@ static int vblk_keep_buffers(struct vblk_req *req, unsigned int out,
 	return 0;
 }
 
+/*
+ * 2.7.4.1 lets the driver lay the bytes out as it likes.  The header is read
+ * once: the guest may change it meanwhile.
+ */
+static bool vblk_read_header(const struct vblk_req *req, unsigned int out,
+			     struct virtio_blk_outhdr *hdr)
+{
+	struct iov_iter iter;
+
+	/* as they all do */
+	if (req->iov->iov_len >= sizeof(*hdr))
+		return !copy_from_user(hdr, req->iov->iov_base, sizeof(*hdr));
+	iov_iter_init(&iter, ITER_SOURCE, req->iov, out, sizeof(*hdr));
+	return copy_from_iter_full(hdr, sizeof(*hdr), &iter);
+}
+
 static int vblk_req_fill(struct vblk_req *req, unsigned int out,
 			 unsigned int in, unsigned int nr_log)
 {
 	struct vhost_virtqueue *vq = &req->q->vq;
 	struct virtio_blk_outhdr hdr;
-	struct iov_iter iter;
 	size_t in_len, out_len;
 	int r;
 
@@ -243,17 +264,30 @@ static int vblk_req_fill(struct vblk_req *req, unsigned int out,
 	r = vblk_keep_buffers(req, out, in, nr_log);
 	if (r)
 		return r;
-	/*
-	 * 2.7.4.1 lets the driver lay the bytes out as it likes.  The header
-	 * is read once: the guest may change it meanwhile.
-	 */
-	iov_iter_init(&iter, ITER_SOURCE, req->iov, out, out_len);
-	if (!copy_from_iter_full(&hdr, sizeof(hdr), &iter))
+	if (!vblk_read_header(req, out, &hdr))
 		return -EFAULT;
 	vblk_parse_type(req, vhost32_to_cpu(vq, (__force __virtio32)hdr.type),
 			vhost64_to_cpu(vq, (__force __virtio64)hdr.sector),
-			&iter, in_len - 1);
+			out_len - sizeof(hdr), in_len - 1);
 	return 0;
+}
+
+static struct vblk_req *vblk_req_new(struct vblk_queue *q)
+{
+	struct vblk_req *req;
+
+	if (q->spare) {
+		req = q->spare;
+		q->spare = req->next;
+		q->nr_spare--;
+	} else {
+		req = kmem_cache_alloc(vblk_req_cache, GFP_KERNEL);
+		if (!req)
+			return NULL;
+		INIT_WORK(&req->work, vblk_backend_run);
+	}
+	memset(req, 0, offsetof(struct vblk_req, work));
+	return req;
 }
 
 /* Under vq.mutex.  -EINVAL or -EFAULT: there is no request to answer. */
@@ -261,7 +295,7 @@ struct vblk_req *vblk_req_take(struct vblk_queue *q, int head,
 			       unsigned int out, unsigned int in,
 			       unsigned int nr_log)
 {
-	struct vblk_req *req = kmem_cache_zalloc(vblk_req_cache, GFP_KERNEL);
+	struct vblk_req *req = vblk_req_new(q);
 	int r;
 
 	if (!req)
@@ -269,13 +303,12 @@ struct vblk_req *vblk_req_take(struct vblk_queue *q, int head,
 	req->q = q;
 	req->backend = q->backend;
 	req->head = head;
-	req->start = ktime_get();
+	req->start = q->now;
 	req->op = VBLK_OTHER;
 	req->fua = q->limits.flags & VHOST_BLK_L_WRITE_THROUGH ||
 		   q->backend->file->f_flags & O_DSYNC;
 	req->keep = q->limits.flags & VHOST_BLK_L_KEEP_ALLOCATED;
 	req->status = VIRTIO_BLK_S_IOERR;
-	INIT_WORK(&req->work, vblk_backend_run);
 	r = vblk_req_fill(req, out, in, nr_log);
 	if (r) {
 		vblk_req_free(req);
@@ -284,8 +317,11 @@ struct vblk_req *vblk_req_take(struct vblk_queue *q, int head,
 	return req;
 }
 
+/* Under vq.mutex. */
 void vblk_req_free(struct vblk_req *req)
 {
+	struct vblk_queue *q = req->q;
+
 	if (req->bvec)
 		vblk_piece_end(req, false);
 	if (req->iov != req->inline_iov)
@@ -293,7 +329,25 @@ void vblk_req_free(struct vblk_req *req)
 	if (req->log != req->inline_log)
 		kvfree(req->log);
 	kfree(req->ranges);
-	kmem_cache_free(vblk_req_cache, req);
+	if (q->nr_spare == VBLK_SPARE) {
+		kmem_cache_free(vblk_req_cache, req);
+	} else {
+		req->next = q->spare;
+		q->spare = req;
+		q->nr_spare++;
+	}
+}
+
+/* Under vq.mutex. */
+void vblk_req_free_spare(struct vblk_queue *q)
+{
+	struct vblk_req *req;
+
+	while ((req = q->spare)) {
+		q->spare = req->next;
+		kmem_cache_free(vblk_req_cache, req);
+	}
+	q->nr_spare = 0;
 }
 
 /* Start what is to be done next; true when the request has its status. */

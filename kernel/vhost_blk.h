@@ -3,6 +3,7 @@
 #ifndef VHOST_BLK_H
 #define VHOST_BLK_H
 
+#include <linux/bio.h>
 #include <linux/blkdev.h>
 #include <linux/bvec.h>
 #include <linux/fs.h>
@@ -29,6 +30,8 @@
 /* Pages of our own that a queue may fill before it takes no new request. */
 #define VBLK_BOUNCE_MAX		1024
 #define VBLK_INLINE		8
+/* Requests that a queue keeps for the next ones. */
+#define VBLK_SPARE		128
 
 /* ranges of DISCARD, WRITE_ZEROES and SECURE_ERASE in CPU order */
 struct vblk_range {
@@ -73,7 +76,12 @@ struct vblk_queue {
 	struct llist_head done;		/* from any context, lockless */
 	struct vhost_work done_work;
 	struct work_struct reap_work;	/* instead of done_work: no worker */
-	struct list_head ready;		/* finished, not yet in the used ring */
+	struct vblk_req *ready;		/* finished, not yet in the used ring */
+	struct vblk_req **ready_end;
+	struct vblk_req *spare;		/* structures to use again */
+	unsigned int nr_spare;
+	struct task_struct *runner;	/* is about to look at done anyway */
+	ktime_t now;			/* when the worker's turn began */
 };
 
 struct vblk_dev {
@@ -89,9 +97,8 @@ struct vblk_dev {
 struct vblk_req {
 	struct vblk_queue *q;
 	struct vblk_backend *backend;
+	struct vblk_req *next;		/* in q->ready or q->spare */
 	struct llist_node done;
-	struct list_head ready;
-	struct work_struct work;
 	enum vblk_op op;
 	u16 head;
 	u8 status;			/* VIRTIO_BLK_S_* */
@@ -99,7 +106,9 @@ struct vblk_req {
 	bool keep;			/* leave space allocated */
 	bool invalid;			/* refused, not failed */
 	bool bounce;			/* piece is in pages of our own */
+	bool tried_nowait;
 	u32 used_len;			/* data bytes written for the driver */
+	int error;			/* -errno of a request that failed */
 	ktime_t start;
 	u8 __user *status_at;
 
@@ -120,18 +129,21 @@ struct vblk_req {
 	size_t piece;			/* bytes */
 	size_t moved;			/* of those */
 	long result;			/* bytes or -errno of the last transfer */
-	int error;			/* -errno of a request that failed */
-	bool tried_nowait;
-	struct kiocb iocb;
 
 	struct vblk_range *ranges;
 	unsigned int nr_ranges;
 
 	/* for the dirty log: all that the device may write */
-	struct vhost_log *log;
 	unsigned int nr_log;
+	struct vhost_log *log;
 	u64 log_len;
 
+	/* nothing of what follows is cleared for a new request */
+	struct work_struct work;
+	union {
+		struct bio bio;
+		struct kiocb iocb;
+	};
 	struct iovec inline_iov[VBLK_INLINE];
 	struct vhost_log inline_log[VBLK_INLINE];
 	struct bio_vec inline_bvec[VBLK_INLINE];
@@ -154,6 +166,7 @@ struct vblk_req *vblk_req_take(struct vblk_queue *q, int head,
 bool vblk_req_next(struct vblk_req *req);
 bool vblk_req_step(struct vblk_req *req);
 void vblk_req_free(struct vblk_req *req);
+void vblk_req_free_spare(struct vblk_queue *q);
 int vblk_request_init(void);
 void vblk_request_exit(void);
 

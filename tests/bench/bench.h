@@ -72,14 +72,16 @@ typedef enum Target {
     TARGET_QEMU,            /* a device in a QEMU */
     TARGET_VHOST_USER,      /* an export of qemu-storage-daemon */
     TARGET_URING,           /* no device: io_uring on the file itself */
+    TARGET_VHOST,           /* the kernel's vhost-blk, without QEMU */
 } Target;
 
 typedef struct Options {
     Target target;
     const char *binary;             /* of QEMU or qemu-storage-daemon */
     const char *wrap;               /* words before the binary */
-    const char *file;               /* of TARGET_URING */
+    const char *file;               /* of TARGET_URING and TARGET_VHOST */
     bool direct;
+    bool registered;                /* io_uring knows file and memory */
     const char *blockdev[MAX_ARGS];
     unsigned n_blockdev;
     const char *qemu_arg[MAX_ARGS];
@@ -91,6 +93,7 @@ typedef struct Options {
     unsigned depth;
     unsigned batch;                 /* fewest free slots that are refilled */
     unsigned threads;               /* of the driver */
+    int server_cpu;                 /* of TARGET_VHOST's worker; -1: any */
     uint64_t bs;                    /* bytes of a request */
     unsigned segs;                  /* data descriptors of a request */
     uint64_t region;                /* bytes of the device that are used */
@@ -185,6 +188,9 @@ typedef struct Device {
 void qemu_start(Device *d);
 void qemu_stop(Device *d);
 void qemu_freeze(Device *d, bool on);
+
+void vhost_start(Device *d);
+void vhost_stop(Device *d);
 
 void vhost_user_start(Device *d);
 void vhost_user_stop(Device *d);

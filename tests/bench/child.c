@@ -20,7 +20,7 @@
 #include "bench.h"
 
 static pid_t child;
-static char dir[32];
+static char dir[80];     /* its sockets have no room for more */
 static int qmp_fd = -1;
 
 /* ---- the process ---- */
@@ -54,7 +54,8 @@ void child_kill(void)
 char *child_path(const char *name)
 {
     if (!dir[0]) {
-        strcpy(dir, "/tmp/vblk-bench-XXXXXX");
+        snprintf(dir, sizeof(dir), "%s/vblk-bench-XXXXXX",
+                 getenv("TMPDIR") ?: "/tmp");
         if (!mkdtemp(dir)) {
             die("%s: %m", dir);
         }

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "bench.h"
+#include "../vm/count.h"
 
 #define GUEST_MEM_MIN   (64 * MIB)
 #define GUEST_MEM_MAX   (1792 * MIB)    /* all of it below the PCI hole */
@@ -24,6 +25,8 @@ Options opt = {
     .target = TARGET_QEMU,
     .iothreads = 1,
     .poll_max_ns = -1,
+    .server_cpu = -1,
+    .registered = true,
     .queues = 1,
     .depth = 32,
     .bs = 4 * KIB,
@@ -44,6 +47,7 @@ enum {
     O_QEMU_ARG, O_DEVICE, O_IOTHREADS, O_POLL_MAX, O_QUEUES, O_DEPTH, O_BATCH,
     O_THREADS, O_BS, O_SEGS, O_REGION, O_LOAD, O_WAIT, O_PACKED, O_INDIRECT,
     O_EVENT_IDX, O_VERIFY, O_FREEZE, O_WARM, O_TIME, O_COUNT, O_TIMEOUT,
+    O_SERVER_CPU, O_REGISTERED,
 };
 
 static const struct {
@@ -52,20 +56,24 @@ static const struct {
     const char *arg, *help;
 } known[] = {
     { "help", O_HELP, NULL, "this text" },
-    { "target", O_TARGET, "NAME", "qemu, vhost-user or io_uring [qemu]" },
+    { "target", O_TARGET, "NAME",
+      "qemu, vhost-user, vhost or io_uring [qemu]" },
     { "binary", O_BINARY, "FILE", "the emulator or qemu-storage-daemon" },
     { "wrap", O_WRAP, "WORDS", "run the binary under this command" },
     { "blockdev", O_BLOCKDEV, "JSON", "a block node; the disk's is drive0" },
     { "device", O_DEVICE, "LIST", "more properties of the device: a=b,c=d" },
     { "qemu-arg", O_QEMU_ARG, "WORD", "one more argument for the binary" },
-    { "file", O_FILE, "FILE", "what io_uring reads and writes" },
+    { "file", O_FILE, "FILE", "what io_uring or vhost reads and writes" },
     { "direct", O_DIRECT, "on|off", "open that file with O_DIRECT [off]" },
+    { "registered", O_REGISTERED, "on|off",
+      "register file and memory with io_uring [on]" },
     { "iothreads", O_IOTHREADS, "N", "threads that serve the queues [1]" },
     { "poll-max-ns", O_POLL_MAX, "NS", "of the iothreads" },
     { "queues", O_QUEUES, "N", "virtqueues [1]" },
     { "depth", O_DEPTH, "N", "requests in flight on each queue [32]" },
     { "batch", O_BATCH, "N", "submit at least N at once [depth / 4]" },
     { "threads", O_THREADS, "N", "driver threads [as many as iothreads]" },
+    { "server-cpu", O_SERVER_CPU, "N", "the CPU of vhost's worker [any]" },
     { "bs", O_BS, "BYTES", "size of a request [4k]" },
     { "segs", O_SEGS, "N", "data descriptors of a request [1]" },
     { "region", O_REGION, "BYTES", "use this much of the disk [1g]" },
@@ -193,6 +201,7 @@ static bool take_text(int id, const char *s)
 static bool take_switch(int id, const char *name, const char *s)
 {
     bool *to = id == O_DIRECT ? &opt.direct :
+               id == O_REGISTERED ? &opt.registered :
                id == O_PACKED ? &opt.packed :
                id == O_INDIRECT ? &opt.indirect :
                id == O_EVENT_IDX ? &opt.event_idx :
@@ -207,7 +216,8 @@ static bool take_switch(int id, const char *name, const char *s)
 
 static bool take_choice(int id, const char *name, const char *s)
 {
-    static const char *const targets[] = { "qemu", "vhost-user", "io_uring" };
+    static const char *const targets[] = { "qemu", "vhost-user", "io_uring",
+                                          "vhost" };
     static const char *const waits[] = { "poll", "irq" };
 
     switch (id) {
@@ -241,6 +251,7 @@ static void take_number(int id, const char *name, const char *s)
         { O_DEPTH, &opt.depth, NULL, 1, MAX_DEPTH },
         { O_BATCH, &opt.batch, NULL, 1, MAX_DEPTH },
         { O_THREADS, &opt.threads, NULL, 1, MAX_QUEUES },
+        { O_SERVER_CPU, (unsigned *)&opt.server_cpu, NULL, 0, 1023 },
         { O_BS, NULL, &opt.bs, SECTOR, 16 * MIB },
         { O_SEGS, &opt.segs, NULL, 1, 128 },
         { O_REGION, NULL, &opt.region, SECTOR, 1024 * GIB },
@@ -303,11 +314,12 @@ static void parse(int argc, char **argv)
 
 static void settle(void)
 {
-    if (opt.target == TARGET_URING ? !opt.file : !opt.binary) {
-        die("--%s=FILE is missing",
-            opt.target == TARGET_URING ? "file" : "binary");
+    bool bare = opt.target == TARGET_URING || opt.target == TARGET_VHOST;
+
+    if (bare ? !opt.file : !opt.binary) {
+        die("--%s=FILE is missing", bare ? "file" : "binary");
     }
-    if (opt.target != TARGET_URING && !opt.n_blockdev) {
+    if (!bare && !opt.n_blockdev) {
         die("--blockdev=JSON with node-name drive0 is missing");
     }
     opt.threads = MIN(opt.threads ?: opt.iothreads, opt.queues);
@@ -395,6 +407,15 @@ static void catch_signals(void)
     }
 }
 
+static const struct {
+    void (*start)(Device *d);
+    void (*stop)(Device *d);
+} servers[] = {
+    [TARGET_QEMU] = { qemu_start, qemu_stop },
+    [TARGET_VHOST_USER] = { vhost_user_start, vhost_user_stop },
+    [TARGET_VHOST] = { vhost_start, vhost_stop },
+};
+
 int main(int argc, char **argv)
 {
     static Device d;
@@ -404,22 +425,19 @@ int main(int argc, char **argv)
     parse(argc, argv);
     settle();
     catch_signals();
+    /* For tests/vm/count.c: what comes between is what the requests cost. */
     if (opt.target == TARGET_URING) {
+        COUNT_MARK(0);
         uring_run(&r);
+        COUNT_MARK(1);
     } else {
         mem_create(&mem, memory_needed());
         d.mem = &mem;
-        if (opt.target == TARGET_QEMU) {
-            qemu_start(&d);
-        } else {
-            vhost_user_start(&d);
-        }
+        servers[opt.target].start(&d);
+        COUNT_MARK(0);
         load_run(&d, &r);
-        if (opt.target == TARGET_QEMU) {
-            qemu_stop(&d);
-        } else {
-            vhost_user_stop(&d);
-        }
+        COUNT_MARK(1);
+        servers[opt.target].stop(&d);
     }
     print_result(&r);
     return 0;

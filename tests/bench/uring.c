@@ -70,6 +70,9 @@ static void set_up_ring(UQueue *q)
     if (ret < 0) {
         die("io_uring: %s; is it allowed here?", strerror(-ret));
     }
+    if (!opt.registered) {
+        return;
+    }
     ret = io_uring_register_files(&q->ring, &file, 1);
     if (ret == 0) {
         ret = io_uring_register_buffers(&q->ring, &iov, 1);
@@ -79,30 +82,44 @@ static void set_up_ring(UQueue *q)
     }
 }
 
+static void prep_data(struct io_uring_sqe *sqe, int op, uint8_t *data,
+                      uint64_t offset)
+{
+    if (opt.registered) {
+        op = op == IORING_OP_READ ? IORING_OP_READ_FIXED :
+                                    IORING_OP_WRITE_FIXED;
+    }
+    io_uring_prep_rw(op, sqe, opt.registered ? 0 : file, data, opt.bs, offset);
+    sqe->buf_index = 0;
+}
+
 static void prepare(UQueue *q, unsigned slot)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);
     uint8_t *data = q->data + slot * opt.bs;
     Op op = stream_next(&q->stream);
     int mode = FALLOC_FL_KEEP_SIZE;
+    int fd = opt.registered ? 0 : file;
 
     q->expect[slot] = op.type == REQ_IN || op.type == REQ_OUT ? opt.bs : 0;
     switch (op.type) {
     case REQ_IN:
-        io_uring_prep_read_fixed(sqe, 0, data, opt.bs, op.offset, 0);
+        prep_data(sqe, IORING_OP_READ, data, op.offset);
         break;
     case REQ_OUT:
-        io_uring_prep_write_fixed(sqe, 0, data, opt.bs, op.offset, 0);
+        prep_data(sqe, IORING_OP_WRITE, data, op.offset);
         break;
     case REQ_FLUSH:
-        io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
+        io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
         break;
     default:
         mode |= op.type == REQ_DISCARD ? FALLOC_FL_PUNCH_HOLE :
                                          FALLOC_FL_ZERO_RANGE;
-        io_uring_prep_fallocate(sqe, 0, mode, op.offset, opt.bs);
+        io_uring_prep_fallocate(sqe, fd, mode, op.offset, opt.bs);
     }
-    sqe->flags |= IOSQE_FIXED_FILE;
+    if (opt.registered) {
+        sqe->flags |= IOSQE_FIXED_FILE;
+    }
     io_uring_sqe_set_data64(sqe, slot);
 }
 

@@ -7,7 +7,14 @@
 set -eu
 
 ring=$1 which=${2:-all} only=${3:-}
-here=*
+here=* not=
+
+# The core of vhost takes the locks of all queues for a message of the IOTLB,
+# which is more than lockdep counts: it ends with a report of its own.
+if [ -e /proc/lockdep ] && [ -z "$only" ]; then
+    not=iotlb
+    echo "skip iotlb # with lockdep, whose subclasses are fewer than queues"
+fi
 
 # some TESTS: the next backend is for these
 some()
@@ -22,7 +29,7 @@ on()
     shift 2
     # 1: a test has failed, and has said so
     rc=0
-    "$ring" "$name" "$file" "--only=${only:-$here}" "$@" || rc=$?
+    "$ring" "$name" "$file" "--only=${only:-$here}" "--not=$not" "$@" || rc=$?
     [ "$rc" -le 1 ] || echo "not ok $name # it cannot be tried: exit code $rc"
     here=*
 }

@@ -2,7 +2,7 @@
 /*
  * Drive /dev/vhost-blk with no machine in between.
  *
- * Usage: ring-test NAME BACKEND [WORD]... [--only=PATTERN,...]
+ * Usage: ring-test NAME BACKEND [WORD]... [--only=PATTERN,...] [--not=...]
  *        ring-test NAME BACKEND [WORD]... --verify=SECONDS
  * Prints one line a test in the form of scripts/check; tests that mean nothing
  * on this disk have none.  The words tell what the disk can do: read_word().
@@ -153,18 +153,23 @@ static const struct {
     { "pulled", &backend.pulled }, { "zoned", &backend.zoned },
 };
 
-static void read_word(const char *word, const char **only)
+static const char *only = "*", *not = "";
+
+static void read_word(const char *word)
 {
     if (!strcmp(word, "direct")) {
         backend.flags |= O_DIRECT;
         return;
     } else if (!strncmp(word, "--only=", 7)) {
-        *only = word + 7;
+        only = word + 7;
+        return;
+    } else if (!strncmp(word, "--not=", 6)) {
+        not = word + 6;
         return;
     } else if (!strncmp(word, "--verify=", 9)) {
         backend.verify_ms = atoi(word + 9) * 1000;
         test_seconds += atoi(word + 9);
-        *only = "verify";
+        only = "verify";
         return;
     }
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
@@ -177,12 +182,12 @@ static void read_word(const char *word, const char **only)
     exit(2);
 }
 
-/* only: patterns with commas between */
-static bool wanted(const char *only, const char *name)
+/* patterns with commas between */
+static bool matches(const char *patterns, const char *name)
 {
     char list[256], *rest = list, *pattern;
 
-    snprintf(list, sizeof(list), "%s", only);
+    snprintf(list, sizeof(list), "%s", patterns);
     while ((pattern = strsep(&rest, ","))) {
         if (!fnmatch(pattern, name, 0)) {
             return true;
@@ -193,7 +198,6 @@ static bool wanted(const char *only, const char *name)
 
 int main(int argc, char **argv)
 {
-    const char *only = "*";
     bool good = true;
 
     if (argc == 2 && !strcmp(argv[1], "--list")) {
@@ -209,14 +213,14 @@ int main(int argc, char **argv)
     backend.flags = O_RDWR;
     backend.verify_ms = 1000;
     for (int i = 3; i < argc; i++) {
-        read_word(argv[i], &only);
+        read_word(argv[i]);
     }
     look_at_backend();
     reason = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); i++) {
         for (const Test *test = sets[i]; test->name; test++) {
-            if (wanted(only, test->name)) {
+            if (matches(only, test->name) && !matches(not, test->name)) {
                 good &= run_test(argv[1], test);
             }
         }

@@ -19,8 +19,10 @@ ARGUMENTS = ('console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr '
              'slab_nomerge '
              'audit=0 apparmor=0 rdinit=/init')
 COMPLAINT = re.compile(r'BUG |BUG:|WARNING:|Oops|Call Trace|general protection|'
-                       r'blocked for more than|refcount_t|use-after-free|'
-                       r'Objects remaining|still has objects')
+                       r'blocked for more than|refcount_t|'
+                       r'use-after-free in|Objects remaining|'
+                       r'still has objects|suspicious RCU usage|'
+                       r'inconsistent lock state')
 
 
 class Hang(Exception):
@@ -85,6 +87,9 @@ def _command(qemu, kernel, folder, options):
             '-device', 'virtio-9p-pci,fsdev=out,mount_tag=out']
     for place in FIRMWARE:
         argv += ['-L', place]
+    if options.plugin:
+        argv += ['-plugin', options.plugin, '-d', 'plugin',
+                 '-D', f'{folder}/plugin.log']
     return argv
 
 
