@@ -47,6 +47,24 @@ unmapped()
     DM_DISABLE_UDEV=1 dmsetup remove "vblk-$1"
 }
 
+# failing: have allocations of marked tasks fail, where the kernel can do that
+failing()
+{
+    mount -t debugfs none /sys/kernel/debug 2>/dev/null || true
+    [ -d /sys/kernel/debug/failslab ] || return 1
+    for place in failslab fail_page_alloc; do
+        (
+            cd "/sys/kernel/debug/$place"
+            echo Y >task-filter
+            echo N >ignore-gfp-wait
+            echo 0 >verbose
+            echo -1 >times
+            echo 5 >probability
+        )
+    done
+    echo 0 >/sys/kernel/debug/fail_page_alloc/min-order
+}
+
 # leaks: what a debug kernel finds lost
 leaks()
 {
@@ -109,7 +127,7 @@ fi
 if want slow; then
     # completions come 40 ms later, from a timer
     disk=$(null nullb-d irqmode=2 completion_nsec=40000000 discard=1)
-    some depth,drain,flood,killed,late-log,mem-table,orphan,verify
+    some busy-stop,depth,drain,flood,killed,late-log,mem-table,orphan,verify
     on slow "$disk" direct discard late
 fi
 if want delay; then
@@ -127,6 +145,14 @@ if want flakey; then
     some 'verify*'
     on flakey /dev/mapper/vblk-flakey direct errors --verify=4
     unmapped flakey
+fi
+if want starved && failing; then
+    # allocations of the worker fail, one in twenty
+    disk=$(null nullb-i size=64)
+    some 'verify*'
+    on starved "$disk" direct errors starved --verify=5
+    echo 0 >/sys/kernel/debug/failslab/probability
+    echo 0 >/sys/kernel/debug/fail_page_alloc/probability
 fi
 if want zoned; then
     disk=$(null nullb-h zoned=1 zone_size=16)

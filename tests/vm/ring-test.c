@@ -148,7 +148,8 @@ static const struct {
 } words[] = {
     { "discard", &backend.discard }, { "late", &backend.late },
     { "late-data", &backend.late_data }, { "bad-end", &backend.bad_end },
-    { "errors", &backend.errors }, { "merges", &backend.merges },
+    { "errors", &backend.errors }, { "starved", &backend.starved },
+    { "merges", &backend.merges },
     { "counts-flushes", &backend.counts_flushes },
     { "pulled", &backend.pulled }, { "zoned", &backend.zoned },
 };

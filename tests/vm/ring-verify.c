@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -268,6 +269,35 @@ static void disturb(Model *m)
     }
 }
 
+/* The kernel's fault injection, set up before, is for marked tasks only. */
+static void starve_worker(void)
+{
+    char name[32], line[32], path[300];
+    unsigned int found = 0;
+    FILE *file;
+    glob_t all;
+
+    snprintf(name, sizeof(name), "vhost-%d\n", getpid());
+    CHECK(!glob("/proc/[0-9]*/comm", 0, NULL, &all), "no /proc");
+    for (size_t i = 0; i < all.gl_pathc; i++) {
+        file = fopen(all.gl_pathv[i], "r");
+        if (!file) {
+            continue;
+        }
+        if (fgets(line, sizeof(line), file) && !strcmp(line, name)) {
+            snprintf(path, sizeof(path), "%.*s/make-it-fail",
+                     (int)strlen(all.gl_pathv[i]) - 5, all.gl_pathv[i]);
+            fclose(file);
+            file = fopen(path, "w");
+            CHECK(file && fputs("1", file) >= 0, "%s", path);
+            found++;
+        }
+        fclose(file);
+    }
+    globfree(&all);
+    CHECK(found == 1, "%u tasks are called %s", found, name);
+}
+
 static void prepare(Model *m)
 {
     uint8_t *all = malloc(BLOCKS * BLOCK);
@@ -286,6 +316,9 @@ static void prepare(Model *m)
             s->status = device_alloc(m->dev, 1, 1);
             s->data = device_alloc(m->dev, (MOST + 1) * BLOCK, PAGE);
         }
+    }
+    if (backend.starved) {
+        starve_worker();
     }
     if (backend.errors) {
         for (int i = 0; i < BLOCKS; i++) {

@@ -67,6 +67,7 @@ typedef struct Backend {
     bool late_data;             /* and moves data as late */
     bool bad_end;               /* its last MiB is bad */
     bool errors;                /* any request may fail */
+    bool starved;               /* the worker's allocations fail at times */
     bool merges;
     bool counts_flushes;
     bool pulled;                /* may be pulled, in the end */
