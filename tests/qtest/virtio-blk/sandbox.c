@@ -38,6 +38,7 @@ typedef struct Forbidden {
 static const Forbidden forbidden[] = {
     { "setup", __NR_io_uring_setup, "block" },
     { "register", __NR_io_uring_register, "io_uring" },
+    { "enter", __NR_io_uring_enter, "io_uring" },
 };
 
 /* Filter BPF: @nr fails, all else is as it was.  Does not return. */
