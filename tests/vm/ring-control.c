@@ -174,6 +174,9 @@ static void test_stats(void)
     Queue *q = queue_start(dev, 3, 64);
     struct vhost_blk_stats stats = { .index = 3 };
     const struct vhost_blk_stat_kind *kind = stats.kind;
+    struct virtio_blk_discard_write_zeroes segment = { .num_sectors = 128 };
+    Request zeroes = request_make(dev, VIRTIO_BLK_T_WRITE_ZEROES, 0,
+                                  sizeof(segment));
 
     for (int i = 0; i < 3; i++) {
         simple(q, VIRTIO_BLK_T_OUT, 0, 4096);
@@ -183,6 +186,8 @@ static void test_stats(void)
     }
     simple(q, VIRTIO_BLK_T_IN, UINT64_MAX, 8192);
     simple(q, VIRTIO_BLK_T_FLUSH, 0, 0);
+    memcpy(zeroes.data, &segment, sizeof(segment));
+    CHECK(request_run(q, &zeroes) == 0, "WRITE_ZEROES");
     CHECK(!ioctl(dev->fd, VHOST_BLK_GET_STATS, &stats), "%s",
           strerror(errno));
     CHECK(kind[0].ops == 5 && kind[0].bytes == 5 * 8192 &&
@@ -191,6 +196,8 @@ static void test_stats(void)
     CHECK(kind[1].ops == 3 && kind[1].bytes == 3 * 4096, "writes: %llu",
           kind[1].ops);
     CHECK(kind[2].ops == 1 && kind[3].ops == 0, "flushes: %llu", kind[2].ops);
+    CHECK(kind[4].ops == 1 && kind[4].bytes == 65536, "zeroes: %llu, %llu",
+          kind[4].ops, kind[4].bytes);
     CHECK(!stats.last_error && !eventfd_wait(q->err, 0), "an error is told");
     CHECK(kind[0].time_ns > 1000 && kind[0].time_ns < 10000000000, "%llu ns",
           kind[0].time_ns);
