@@ -155,7 +155,8 @@ static void vblk_parse_type(struct vblk_req *req, u32 type, u64 sector,
 {
 	u8 status;
 
-	switch (type) {
+	/* old drivers set the bit; it never had a meaning that binds us */
+	switch (type & ~VIRTIO_BLK_T_BARRIER) {
 	case VIRTIO_BLK_T_IN:
 		req->op = VBLK_READ;
 		req->data = req->in_iov;
@@ -170,6 +171,7 @@ static void vblk_parse_type(struct vblk_req *req, u32 type, u64 sector,
 		vblk_parse_data(req, sector);
 		return;
 	case VIRTIO_BLK_T_FLUSH:
+	case VIRTIO_BLK_T_FLUSH | VIRTIO_BLK_T_OUT:	/* of old drivers */
 		req->op = VBLK_FLUSH;
 		return;
 	case VIRTIO_BLK_T_GET_ID:

@@ -6,21 +6,9 @@
 
 #include "qemu/osdep.h"
 #include "hw/qdev-properties.h"
-#include "hw/virtio/virtio-blk.h"
-#include "hw/virtio/virtio-pci.h"
+#include "hw/virtio/virtio-blk-pci.h"
 #include "qapi/error.h"
 #include "qemu/module.h"
-
-#define TYPE_VIRTIO_BLK_PCI "virtio-blk-pci-base"
-OBJECT_DECLARE_SIMPLE_TYPE(VirtIOBlkPCI, VIRTIO_BLK_PCI)
-
-/*
- * VirtIOBlkPCI: the PCI function and, as its child, the block device.
- */
-struct VirtIOBlkPCI {
-    VirtIOPCIProxy parent_obj;
-    VirtIOBlock vdev;
-};
 
 /*
  * An interrupt vector for each queue and one for the configuration, unless
@@ -45,7 +33,7 @@ static void virtio_blk_pci_init(Object *obj)
     VirtIOBlkPCI *pci = VIRTIO_BLK_PCI(obj);
 
     virtio_instance_init_common(obj, &pci->vdev, sizeof(pci->vdev),
-                                TYPE_VIRTIO_BLK);
+                                VIRTIO_BLK_PCI_GET_CLASS(obj)->child_type);
     object_property_add_alias(obj, "bootindex", OBJECT(&pci->vdev),
                               "bootindex");
 }
@@ -64,6 +52,7 @@ static void virtio_blk_pci_class_init(ObjectClass *klass, void *data)
     VirtioPCIClass *vpc = VIRTIO_PCI_CLASS(klass);
     PCIDeviceClass *pc = PCI_DEVICE_CLASS(klass);
 
+    VIRTIO_BLK_PCI_CLASS(klass)->child_type = TYPE_VIRTIO_BLK;
     device_class_set_props(dc, virtio_blk_pci_properties);
     set_bit(DEVICE_CATEGORY_STORAGE, dc->categories);
     vpc->realize = virtio_blk_pci_realize;
@@ -79,6 +68,7 @@ static const VirtioPCIDeviceTypeInfo virtio_blk_pci_info = {
     .transitional_name = "virtio-blk-pci-transitional",
     .non_transitional_name = "virtio-blk-pci-non-transitional",
     .instance_size = sizeof(VirtIOBlkPCI),
+    .class_size = sizeof(VirtIOBlkPCIClass),
     .instance_init = virtio_blk_pci_init,
     .class_init = virtio_blk_pci_class_init,
 };

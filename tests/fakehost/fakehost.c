@@ -22,6 +22,8 @@
  * of zones for writes as well, and fails those that break them with the errno
  * that Linux has for it.  The state lives as long as the process.
  *
+ * fakevhost.c makes up /dev/vhost-blk.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -183,7 +185,11 @@ static int fake_open(const char *name, const char *path, int flags,
     int (*real)(const char *, int, ...) = dlsym(RTLD_NEXT, name);
     const char *fake = getenv("FAKEHOST_PATH");
     char to[PATH_MAX];
+    int error = fake_vhost_open(&path);
 
+    if (error) {
+        return fail(error);
+    }
     if (redirect(path, to)) {
         path = to;
     } else if (fake && !strcmp(path, fake)) {
@@ -581,9 +587,18 @@ int ioctl(int fd, unsigned long request, ...)
     va_start(ap, request);
     arg = va_arg(ap, void *);
     va_end(ap);
+    if (fake_vhost_ioctl(fd, request, arg, &error)) {
+        return error ? fail(error) : 0;
+    }
     if (!fd_is_fake(fd)) {
         return REAL(ioctl)(fd, request, arg);
     }
     error = fake_ioctl(fd, request, arg);
     return error ? fail(error) : 0;
+}
+
+int close(int fd)
+{
+    fake_vhost_close(fd);
+    return REAL(close)(fd);
 }

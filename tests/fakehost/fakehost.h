@@ -30,6 +30,14 @@ char *__strcpy_chk(char *to, const char *from, size_t size);
 ssize_t __pread64_chk(int fd, void *buf, size_t n, off64_t offset,
                       size_t size);
 
+/* ---- /dev/vhost-blk ---- */
+
+/* May turn *@path to another one; 0, or a negative errno to fail with. */
+int fake_vhost_open(const char **path);
+/* True: it was for the vhost device, *@ret is 0 or a negative errno. */
+bool fake_vhost_ioctl(int fd, unsigned long request, void *arg, int *ret);
+void fake_vhost_close(int fd);
+
 /* ---- zones; those that can fail return 0 or a negative errno ---- */
 
 /* Is the device a zoned one? */

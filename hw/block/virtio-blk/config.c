@@ -167,6 +167,7 @@ void virtio_blk_set_config(VirtIODevice *vdev, const uint8_t *config)
 
     blk_set_enable_write_cache(s->blk,
         config[offsetof(struct virtio_blk_config, wce)] != 0);
+    virtio_blk_vhost_config_changed(s);
     if (!virtio_blk_config_was_read(s)) {
         /* Else the copy that migrates would not count on the other side. */
         virtio_blk_get_config(vdev, vdev->config);
@@ -285,6 +286,7 @@ void virtio_blk_set_status(VirtIODevice *vdev, uint8_t status)
         !virtio_vdev_has_feature(vdev, VIRTIO_BLK_F_CONFIG_WCE)) {
         blk_set_enable_write_cache(s->blk,
             virtio_vdev_has_feature(vdev, VIRTIO_BLK_F_FLUSH));
+        virtio_blk_vhost_config_changed(s);
     }
 }
 

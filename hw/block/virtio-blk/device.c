@@ -29,6 +29,9 @@ static const BlockDevOps block_ops = {
     .drained_begin = virtio_blk_drained_begin,
     .drained_poll = virtio_blk_drained_poll,
     .drained_end = virtio_blk_drained_end,
+#ifdef CONFIG_VHOST_BLK
+    .stats_cb = virtio_blk_vhost_stats,
+#endif
 };
 
 static bool check_queues(VirtIOBlkConf *conf, Error **errp)
@@ -70,6 +73,21 @@ static bool check_segments(const char *what, uint32_t sectors,
         return false;
     }
     return true;
+}
+
+/*
+ * The kernel reports errors to the driver and knows no other policy, so that
+ * is what a user who sets none gets with it.
+ */
+static void settle_policy(VirtIOBlock *s)
+{
+    BlockConf *block = &s->conf.conf;
+
+    if (block->blk && virtio_blk_engine_may_be_vhost(s) &&
+        block->werror == BLOCKDEV_ON_ERROR_AUTO &&
+        blk_get_on_error(block->blk, false) == BLOCKDEV_ON_ERROR_ENOSPC) {
+        block->werror = BLOCKDEV_ON_ERROR_REPORT;
+    }
 }
 
 static bool apply_backend(VirtIOBlkConf *conf, Error **errp)
@@ -165,6 +183,7 @@ static void virtio_blk_realize(DeviceState *dev, Error **errp)
     VirtIOBlock *s = VIRTIO_BLK(dev);
     BlockConf *block = &s->conf.conf;
 
+    settle_policy(s);
     if (!apply_backend(&s->conf, errp)) {
         return;
     }
@@ -177,6 +196,11 @@ static void virtio_blk_realize(DeviceState *dev, Error **errp)
     s->config_size = virtio_blk_layout_size(s->host_features);
     virtio_init(vdev, VIRTIO_ID_BLOCK, s->config_size);
     if (!virtio_blk_queues_init(s, errp)) {
+        virtio_cleanup(vdev);
+        return;
+    }
+    if (!virtio_blk_engine_open(s, errp)) {
+        virtio_blk_queues_cleanup(s);
         virtio_cleanup(vdev);
         return;
     }
@@ -207,6 +231,7 @@ static void virtio_blk_unrealize(DeviceState *dev)
     del_boot_device_lchs(dev, FW_SUFFIX);
     /* The backend is still drained when the drive is taken from the device. */
     blk_set_dev_ops(s->blk, NULL, NULL);
+    virtio_blk_engine_close(s);
     virtio_blk_queues_cleanup(s);
     qemu_mutex_destroy(&s->stopped_lock);
     qemu_mutex_destroy(&s->medium_lock);

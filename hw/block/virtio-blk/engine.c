@@ -30,22 +30,84 @@ static bool wants_auto(VirtIOBlock *s)
     return !s->conf.io_engine || wants(s, "auto");
 }
 
+static bool is_vhost_type(VirtIOBlock *s)
+{
+    return VIRTIO_BLK_GET_CLASS(s)->vhost;
+}
+
+static bool wants_vhost(VirtIOBlock *s)
+{
+    return wants(s, "vhost") || (!s->conf.io_engine && is_vhost_type(s));
+}
+
+bool virtio_blk_engine_may_be_vhost(VirtIOBlock *s)
+{
+    return wants_vhost(s) || (wants_auto(s) && is_vhost_type(s));
+}
+
+static bool in_build(const char *name)
+{
+#ifdef CONFIG_LINUX_IO_URING
+    if (!strcmp(name, "io_uring")) {
+        return true;
+    }
+#endif
+#ifdef CONFIG_VHOST_BLK
+    if (!strcmp(name, "vhost")) {
+        return true;
+    }
+#endif
+    return !strcmp(name, "auto") || !strcmp(name, "block");
+}
+
 bool virtio_blk_engine_check(VirtIOBlock *s, Error **errp)
 {
-    if (wants_auto(s) || wants(s, virtio_blk_engine_block.name)) {
+    static const char *const names[] = { "auto", "block", "io_uring",
+                                         "vhost" };
+    g_autoptr(GString) have = g_string_new(NULL);
+    bool known = false;
+
+    if (!s->conf.io_engine || in_build(s->conf.io_engine)) {
         return true;
     }
-#ifdef CONFIG_LINUX_IO_URING
-    if (wants(s, virtio_blk_engine_uring.name)) {
-        return true;
+    for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+        known |= wants(s, names[i]);
+        if (in_build(names[i])) {
+            g_string_append_printf(have, "%s%s", i ? ", " : "", names[i]);
+        }
     }
-    error_setg(errp, "io-engine=%s is not known; use auto, block or io_uring",
-               s->conf.io_engine);
-#else
-    error_setg(errp, "io-engine=%s is not in this build; use auto or block",
-               s->conf.io_engine);
-#endif
+    error_setg(errp, "io-engine=%s is not %s; use one of %s",
+               s->conf.io_engine, known ? "in this build" : "known",
+               have->str);
     return false;
+}
+
+bool virtio_blk_engine_open(VirtIOBlock *s, Error **errp)
+{
+#ifdef CONFIG_VHOST_BLK
+    Error *err = NULL;
+
+    if (virtio_blk_engine_may_be_vhost(s) &&
+        !virtio_blk_vhost_realize(s, &err)) {
+        if (wants_vhost(s)) {
+            error_propagate(errp, err);
+            return false;
+        }
+        trace_virtio_blk_vhost_refused(virtio_blk_vdev(s),
+                                       error_get_pretty(err));
+        error_free(err);
+    }
+#endif
+    if (s->conf.vhostfd && !s->vhost) {
+        error_setg(errp, "vhostfd needs io-engine=vhost or auto");
+        return false;
+    }
+    return true;
+}
+
+void virtio_blk_engine_close(VirtIOBlock *s)
+{
+    virtio_blk_vhost_unrealize(s);
 }
 
 #ifdef CONFIG_LINUX_IO_URING
@@ -65,7 +127,8 @@ static bool uring_allowed(VirtIOBlock *s, const char **why)
         return false;
     }
     s->plain = virtio_blk_plain_find(s, why);
-    if (s->plain && s->plain->aio_chosen && wants_auto(s)) {
+    if (s->plain && s->plain->aio_chosen &&
+        !wants(s, virtio_blk_engine_uring.name)) {
         *why = "the node's aio option names another way";
         g_clear_pointer(&s->plain, g_free);
     }
@@ -76,14 +139,21 @@ static bool uring_allowed(VirtIOBlock *s, const char **why)
 void virtio_blk_engine_select(VirtIOBlock *s, const char *why)
 {
     const VirtIOBlkEngine *engine = &virtio_blk_engine_block;
+    const char *no_vhost = NULL;
 
     g_clear_pointer(&s->plain, g_free);
+#ifdef CONFIG_VHOST_BLK
+    if (virtio_blk_vhost_take(s, &no_vhost)) {
+        engine = &virtio_blk_engine_vhost;
+    }
+#endif
 #ifdef CONFIG_LINUX_IO_URING
-    if (uring_allowed(s, &why)) {
+    if (!s->plain && uring_allowed(s, &why)) {
         engine = &virtio_blk_engine_uring;
     }
 #endif
-    s->engine_why = engine == &virtio_blk_engine_block ? why
+    s->engine_why = no_vhost ?:
+                    engine == &virtio_blk_engine_block ? why
                                                        : "the node is plain";
     if (s->engine != engine) {
         qatomic_set(&s->engine, engine);
@@ -98,6 +168,11 @@ void virtio_blk_engine_hold(VirtIOBlock *s)
     qatomic_set(&s->engine_held, true);
     /* Paired with the barrier in virtio_blk_engine_enter(). */
     smp_mb();
+    if (virtio_blk_in_kernel(s)) {
+        virtio_blk_vhost_give_back(s);
+        s->engine_why = "the node is drained";
+        trace_virtio_blk_engine(VIRTIO_DEVICE(s), s->engine->name, "drain");
+    }
     for (unsigned i = 0; s->engine->let_go && i < s->conf.num_queues; i++) {
         VirtIOBlkQueue *q = &s->queues[i];
 
@@ -155,6 +230,7 @@ void virtio_blk_engine_let_go(VirtIOBlkQueue *q)
 void virtio_blk_engine_stop(VirtIOBlock *s)
 {
     s->engine_waits = false;
+    virtio_blk_vhost_stopped(s);
     if (!blk_in_drain(s->blk)) {
         virtio_blk_engine_select(s, "stopped");
     }

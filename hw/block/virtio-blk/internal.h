@@ -11,6 +11,7 @@
 #ifndef HW_BLOCK_VIRTIO_BLK_INTERNAL_H
 #define HW_BLOCK_VIRTIO_BLK_INTERNAL_H
 
+#include CONFIG_DEVICES
 #include "block/accounting.h"
 #include "hw/virtio/virtio-blk.h"
 #include "batch.h"
@@ -143,6 +144,95 @@ bool virtio_blk_uring_usable(void);
  */
 void virtio_blk_uring_close(void *opaque);
 
+/* engine-vhost.c: the kernel has the queues.  All with the BQL. */
+extern const VirtIOBlkEngine virtio_blk_engine_vhost;
+
+#ifdef CONFIG_VHOST_BLK
+
+/* virtio_blk_in_kernel: is it the kernel that serves the queues now? */
+static inline bool virtio_blk_in_kernel(VirtIOBlock *s)
+{
+    return s->engine == &virtio_blk_engine_vhost;
+}
+
+/*
+ * virtio_blk_vhost_realize: open the kernel backend, after virtio_init() and
+ * the queues.  On failure the error names the mend.
+ */
+bool virtio_blk_vhost_realize(VirtIOBlock *s, Error **errp);
+
+/* virtio_blk_vhost_unrealize: undo it; the queues are back. */
+void virtio_blk_vhost_unrealize(VirtIOBlock *s);
+
+/*
+ * virtio_blk_vhost_take: give the queues to the kernel, if it may have them
+ * and nobody uses them now.  In the second case it is tried again, until the
+ * next virtio_blk_vhost_stopped().  For virtio_blk_engine_select(), which sets
+ * the engine.  @why: static text if it fails; unchanged without a backend
+ */
+bool virtio_blk_vhost_take(VirtIOBlock *s, const char **why);
+
+/*
+ * virtio_blk_vhost_starting: begin and end of a time in which nobody can use
+ * the queues yet.
+ */
+void virtio_blk_vhost_starting(VirtIOBlock *s, bool starting);
+
+/*
+ * virtio_blk_vhost_give_back: the kernel has the queues: take them back.
+ * Returns when nothing is in flight; the engine is the block engine then.
+ */
+void virtio_blk_vhost_give_back(VirtIOBlock *s);
+
+/*
+ * virtio_blk_vhost_leave: take the queues back, if the kernel has them, and
+ * serve them here, outside of a drained section, until the next try.
+ * @why: for the trace
+ */
+void virtio_blk_vhost_leave(VirtIOBlock *s, const char *why);
+
+/* virtio_blk_vhost_stopped: ioeventfd has stopped: try no more. */
+void virtio_blk_vhost_stopped(VirtIOBlock *s);
+
+/* virtio_blk_vhost_config_changed: the write cache was switched. */
+void virtio_blk_vhost_config_changed(VirtIOBlock *s);
+
+/* virtio_blk_vhost_stats: BlockDevOps hook: count what the kernel has done. */
+void virtio_blk_vhost_stats(void *opaque);
+
+#else
+
+static inline bool virtio_blk_in_kernel(VirtIOBlock *s)
+{
+    return false;
+}
+
+static inline void virtio_blk_vhost_unrealize(VirtIOBlock *s)
+{
+}
+
+static inline void virtio_blk_vhost_starting(VirtIOBlock *s, bool starting)
+{
+}
+
+static inline void virtio_blk_vhost_give_back(VirtIOBlock *s)
+{
+}
+
+static inline void virtio_blk_vhost_leave(VirtIOBlock *s, const char *why)
+{
+}
+
+static inline void virtio_blk_vhost_stopped(VirtIOBlock *s)
+{
+}
+
+static inline void virtio_blk_vhost_config_changed(VirtIOBlock *s)
+{
+}
+
+#endif
+
 /* plain.c */
 
 /*
@@ -167,6 +257,18 @@ void virtio_blk_plain_written(const VirtIOBlkPlain *plain, int64_t offset,
  * Main loop, during realize.
  */
 bool virtio_blk_engine_check(VirtIOBlock *s, Error **errp);
+
+/*
+ * virtio_blk_engine_open: open what the io-engine property asks for, after the
+ * queues are made.  Main loop, during realize.
+ */
+bool virtio_blk_engine_open(VirtIOBlock *s, Error **errp);
+
+/* virtio_blk_engine_close: undo it. */
+void virtio_blk_engine_close(VirtIOBlock *s);
+
+/* virtio_blk_engine_may_be_vhost: may it be, by the io-engine property? */
+bool virtio_blk_engine_may_be_vhost(VirtIOBlock *s);
 
 /*
  * virtio_blk_engine_select: pick the best engine that may serve the node as
@@ -401,6 +503,13 @@ void virtio_blk_bounced_drop(VirtIOBlock *s, VirtIOBlkQueue *q);
 
 /* virtio_blk_queues_init: make the queues and place them; BQL. */
 bool virtio_blk_queues_init(VirtIOBlock *s, Error **errp);
+
+/*
+ * virtio_blk_queues_attach: let the queues' threads serve those that are not
+ * reset, from what is in them now on; nothing if the kernel or a drain has
+ * them.  BQL.
+ */
+void virtio_blk_queues_attach(VirtIOBlock *s);
 
 /* virtio_blk_queues_cleanup: undo virtio_blk_queues_init(); BQL. */
 void virtio_blk_queues_cleanup(VirtIOBlock *s);

@@ -94,7 +94,10 @@ static void handle_output(VirtIODevice *vdev, VirtQueue *vq)
             return;
         }
     }
-    if (!q->reset) {
+    if (virtio_blk_in_kernel(s)) {
+        /* The driver has set this queue up after the others were started. */
+        virtio_blk_vhost_leave(s, "another queue is in use");
+    } else if (!q->reset) {
         queue_run(q);
     }
 }
@@ -241,8 +244,11 @@ static void queue_attach(VirtIOBlkQueue *q)
     virtio_queue_aio_attach_host_notifier(q->vq, q->ctx);
 }
 
-static void queues_attach(VirtIOBlock *s)
+void virtio_blk_queues_attach(VirtIOBlock *s)
 {
+    if (virtio_blk_in_kernel(s) || blk_in_drain(s->blk)) {
+        return;
+    }
     for (unsigned i = 0; i < s->conf.num_queues; i++) {
         if (!s->queues[i].reset) {
             queue_attach(&s->queues[i]);
@@ -295,7 +301,7 @@ void virtio_blk_drained_end(void *opaque)
         virtio_blk_resized(s);
     }
     if (s->ioeventfd_started) {
-        queues_attach(s);
+        virtio_blk_queues_attach(s);
     }
 }
 
@@ -400,8 +406,10 @@ int virtio_blk_start_ioeventfd(VirtIODevice *vdev)
     smp_wmb();
 
     if (!blk_in_drain(s->blk)) {
+        virtio_blk_vhost_starting(s, true);
         virtio_blk_engine_select(s, "started");
-        queues_attach(s);
+        virtio_blk_vhost_starting(s, false);
+        virtio_blk_queues_attach(s);
     }
     return 0;
 }
@@ -414,6 +422,9 @@ void virtio_blk_stop_ioeventfd(VirtIODevice *vdev)
         return;
     }
     s->ioeventfd_stopping = true;
+    if (virtio_blk_in_kernel(s)) {
+        virtio_blk_vhost_give_back(s);
+    }
 
     /* In a drained section, too: that does not wait for a running handler. */
     for (unsigned i = 0; i < s->conf.num_queues; i++) {
@@ -449,6 +460,7 @@ void virtio_blk_queue_reset(VirtIODevice *vdev, uint32_t index)
     }
     q = &s->queues[index];
     q->reset = true;
+    virtio_blk_vhost_leave(s, "a queue is reset");
     if (s->ioeventfd_started) {
         aio_wait_bh_oneshot(q->ctx, queue_detach_bh, q);
     }
@@ -469,4 +481,5 @@ void virtio_blk_queue_enable(VirtIODevice *vdev, uint32_t index)
     if (s->ioeventfd_started && !blk_in_drain(s->blk)) {
         queue_attach(q);
     }
+    virtio_blk_vhost_leave(s, "a queue is enabled");
 }

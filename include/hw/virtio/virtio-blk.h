@@ -18,6 +18,7 @@
 #include "system/iothread.h"
 
 #define TYPE_VIRTIO_BLK "virtio-blk-device"
+#define TYPE_VHOST_BLK "vhost-blk-device"       /* a VirtIOBlock, too */
 OBJECT_DECLARE_TYPE(VirtIOBlock, VirtIOBlkClass, VIRTIO_BLK)
 
 /* num-queues as the user left it: the transport picks a number. */
@@ -27,6 +28,7 @@ typedef struct VirtIOBlkBounce VirtIOBlkBounce;
 typedef struct VirtIOBlkEngine VirtIOBlkEngine;
 typedef struct VirtIOBlkPlain VirtIOBlkPlain;
 typedef struct VirtIOBlkQueue VirtIOBlkQueue;
+typedef struct VirtIOBlkVhost VirtIOBlkVhost;
 typedef struct VirtIOBlockReq VirtIOBlockReq;
 
 /*
@@ -38,7 +40,8 @@ typedef struct VirtIOBlkConf {
     IOThread *iothread;
     IOThreadVirtQueueMappingList *iothread_vq_mapping_list;
     char *serial;
-    char *io_engine;                    /* engine name, NULL means "auto" */
+    char *io_engine;                    /* engine name, NULL: the type's own */
+    char *vhostfd;                      /* an open /dev/vhost-blk, or NULL */
     bool request_merging;
     bool seg_max_adjust;
     bool report_discard_granularity;
@@ -89,6 +92,7 @@ struct VirtIOBlock {
     const char *engine_why;             /* static text for people; BQL */
     bool engine_held;                   /* no queue may enter a fast engine */
     bool engine_waits;                  /* for idle queues, to be selected */
+    VirtIOBlkVhost *vhost;              /* the kernel backend, where opened */
 
     QemuMutex stopped_lock;
     VirtIOBlkStoppedList stopped;       /* protected by stopped_lock */
@@ -107,7 +111,10 @@ struct VirtIOBlock {
 };
 
 /*
- * VirtIOBlkClass: subclass hook.
+ * VirtIOBlkClass: what subclasses may change.
+ *
+ * @vhost: the kernel backend is what this type is for: io-engine=vhost is its
+ * default, and io-engine=auto takes it where it is there.
  *
  * @handle_unknown_request: called for a request type that the device does not
  * know, in the thread of the request's queue.  Returns true when it took the
@@ -116,6 +123,7 @@ struct VirtIOBlock {
 typedef struct VirtIOBlkClass {
     VirtioDeviceClass parent_class;
 
+    bool vhost;
     bool (*handle_unknown_request)(VirtIOBlockReq *req, uint32_t type);
 } VirtIOBlkClass;
 

@@ -25,6 +25,14 @@
 
 /* ---- command line ---- */
 
+const char *vblk_type(bool pci)
+{
+    if (g_getenv("VBLK_VHOST")) {
+        return pci ? "vhost-blk-pci" : "vhost-blk-device";
+    }
+    return pci ? "virtio-blk-pci" : "virtio-blk-device";
+}
+
 static char *make_image(uint64_t size)
 {
     char *path = g_strdup_printf("%s/vblk-qtest-XXXXXX", g_get_tmp_dir());
@@ -43,8 +51,7 @@ static bool opts_pci(const VblkOpts *o)
 
 char *vblk_device_arg(const VblkOpts *o)
 {
-    const char *normal = opts_pci(o) ? "virtio-blk-pci" : "virtio-blk-device";
-    GString *s = g_string_new(o->device ?: normal);
+    GString *s = g_string_new(o->device ?: vblk_type(opts_pci(o)));
 
     g_string_append_printf(s, ",id=" VBLK_DEV ",drive=" VBLK_NODE);
     if (opts_pci(o)) {
@@ -705,6 +712,16 @@ static QDict *ask_binary(const char *fmt, const char *arg)
 
     qtest_quit(qts);
     return resp;
+}
+
+bool vblk_has_type(const char *device)
+{
+    QDict *resp = ask_binary("{'execute': 'device-list-properties', "
+                             "'arguments': {'typename': %s}}", device);
+    bool has = qdict_haskey(resp, "return");
+
+    qobject_unref(resp);
+    return has;
 }
 
 bool vblk_has_prop(const char *device, const char *prop)

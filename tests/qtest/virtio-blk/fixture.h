@@ -164,6 +164,11 @@ void vblk_stop(Vblk *v);
  * driver, rings and requests, that is @v, go on there; @to has the old QEMU.
  */
 void vblk_move(Vblk *v, Vblk *to);
+/*
+ * The type that all tests are for: virtio-blk's, or with VBLK_VHOST in the
+ * environment vhost-blk's, where QTEST_QEMU_BINARY must have a /dev/vhost-blk.
+ */
+const char *vblk_type(bool pci);
 /* The arguments of -device as the fixture would write them (free it). */
 char *vblk_device_arg(const VblkOpts *o);
 /* vblk_device_add: hot plug that device through QMP (not attached yet). */
@@ -373,6 +378,7 @@ char *vblk_qemu_io(Vblk *v, const char *node, const char *cmd);
  */
 bool vblk_needs_prop(const char *prop);
 bool vblk_has_prop(const char *device, const char *prop);
+bool vblk_has_type(const char *device);
 bool vblk_needs_machine(const char *machine);
 /* Is QEMU that new? */
 bool vblk_needs_version(unsigned major, unsigned minor, const char *what);
@@ -452,6 +458,7 @@ void vblk_add_sandbox_tests(void);
 void vblk_exec_without(int nr, char **argv) G_NORETURN;
 void vblk_add_haiku_tests(void);        /* historic-haiku.c */
 void vblk_add_linux3_tests(void);       /* historic-linux.c */
+void vblk_add_vhost_tests(void);
 void vblk_add_scsi_tests(void);
 void vblk_add_fuzz_tests(void);
 void vblk_add_erase_tests(void);

@@ -209,9 +209,9 @@ static char *second_args(const char *file, bool packed)
         "-object iothread,id=io9 -blockdev driver=file,node-name=file1,"
         "filename=%s -blockdev driver=raw,node-name=fmt1,file=file1 "
         "-blockdev driver=throttle,node-name=disk1,throttle-group=thr0,"
-        "file=fmt1 -device virtio-blk-pci,id=second,addr=%d,drive=disk1,"
-        "iothread=io9,num-queues=%d,packed=%s", file, SECOND_SLOT,
-        SECOND_QUEUES, packed ? "on" : "off");
+        "file=fmt1 -device %s,id=second,addr=%d,drive=disk1,"
+        "iothread=io9,num-queues=%d,packed=%s", file, vblk_type(true),
+        SECOND_SLOT, SECOND_QUEUES, packed ? "on" : "off");
 }
 
 static void run_both(LifeLoad *a, LifeLoad *b, unsigned rounds)

@@ -114,6 +114,13 @@ static void add_node(GString *s, const char *json, ...)
     "\"driver\":\"throttle\",\"node-name\":\"%s\"," \
     "\"throttle-group\":\"thr0\",\"file\":\"fmt0\",\"discard\":\"unmap\""
 
+static bool is_device(const char *path)
+{
+    struct stat st;
+
+    return !stat(path, &st) && S_ISBLK(st.st_mode);
+}
+
 static char *build_blockdevs(LifeVm *vm)
 {
     const LifeSpec *s = &vm->s;
@@ -124,9 +131,10 @@ static char *build_blockdevs(LifeVm *vm)
         g_string_append(str, s->blockdev);
         return g_string_free(str, false);
     }
-    add_node(str, "\"driver\":\"file\",\"node-name\":\"file0\","
+    add_node(str, "\"driver\":\"%s\",\"node-name\":\"file0\","
              "\"filename\":\"%s\",\"discard\":\"unmap\",\"locking\":\"off\","
-             "\"read-only\":%s", vm->image, s->read_only ? "true" : "false");
+             "\"read-only\":%s", is_device(vm->image) ? "host_device" : "file",
+             vm->image, s->read_only ? "true" : "false");
     if (s->log) {
         add_node(str, "\"driver\":\"file\",\"node-name\":\"logfile0\","
                  "\"filename\":\"%s\",\"locking\":\"off\"", vm->logfile);
@@ -161,7 +169,7 @@ static char *build_device(LifeVm *vm)
     GString *s = g_string_new(NULL);
 
     g_string_printf(s, "{\"driver\":\"%s\",\"id\":\"" VBLK_DEV "\",",
-                    pci ? "virtio-blk-pci" : "virtio-blk-device");
+                    vm->s.device ?: vblk_type(pci));
     if (pci) {
         g_string_append_printf(s, "\"addr\":\"%d\",\"disable-legacy\":\"%s\","
                                "\"ioeventfd\":%s,", VBLK_PCI_SLOT,
@@ -198,13 +206,30 @@ static char *build_args(LifeVm *vm)
     return g_string_free(s, false);
 }
 
+/* VBLK_DISK names a block device to be the disk, instead of a file. */
+static void use_disk(LifeVm *vm, const char *disk)
+{
+    g_autofree char *zeroes = g_malloc0(LIFE_DISK_SIZE);
+    int fd = open(disk, O_WRONLY);
+
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(write(fd, zeroes, LIFE_DISK_SIZE), ==, LIFE_DISK_SIZE);
+    g_assert_cmpint(fsync(fd), ==, 0);
+    close(fd);
+    vm->s.image = disk;
+}
+
 static void make_files(LifeVm *vm)
 {
     LifeSpec *s = &vm->s;
     uint64_t size = s->size ?: LIFE_DISK_SIZE;
+    const char *disk = g_getenv("VBLK_DISK");
 
     if (s->blockdev) {
         return;
+    }
+    if (disk && !s->image) {
+        use_disk(vm, disk);
     }
     vm->image = s->image ? g_strdup(s->image) : life_temp("image", size);
     if (s->log) {

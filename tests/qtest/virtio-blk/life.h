@@ -85,6 +85,7 @@ typedef struct LifeSpec {
     const char *json;           /* "\"a\":1," : members for -device */
     const char *args;           /* further arguments */
     const char *machine;
+    const char *device;         /* type, instead of vblk_type() */
     const char *blockdev;       /* instead of all the above nodes */
     const char *binary_env;
     const char *image, *logfile;    /* use these, they are not removed */

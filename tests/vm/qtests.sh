@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# In the VM: our qtests with vhost-blk devices, on the real /dev/vhost-blk.
+# One line a test; those of a disk are named after it.
+#     qtests.sh BUILD_DIR DISK,...
+set -euo pipefail
+
+LOG_DIR=/run/tmp/log BUILD_DIR=$1 VBLK_JOBS=$(nproc)
+. "$(dirname "$0")/../lib.sh"
+export VBLK_VHOST=1 TMPDIR=/run/tmp VBLK_JOBS
+export QTEST_QEMU_BINARY=$QEMU QTEST_QEMU_IMG=$BUILD_DIR/qemu-img
+cd "$BUILD_DIR"
+suite=tests/qtest/virtio-blk/virtio-blk-test-suite
+
+# What a kernel has to prove that the fake one cannot; the load of the longer
+# ones goes through emulated CPUs twice, so each is here in one layout only.
+core='/vhost/(choice|wrong/(version|queues|not-vhost))/|/life/vhost/[^/]*/(main|legacy)$'
+core+='|/life/vhost/(slow-flips|bitmap-load)/mapping$|/life/vhost/move/.*/mapping$'
+core+='|^/virtio-blk/request/.*/modern-split$'
+core+='|/life/drain/(mirror|backup|snapshot-commit|throttle-group|io-throttle)/iothread$'
+core+='|/life/(reset|ring-reset|stop|plug)/[^/]*/iothread$'
+disk='/life/vhost/(started|stats|cache|slow-flips)/mapping$'
+disk+='|/life/vhost/move/vhost-to-vhost/mapping$|/life/drain/mirror/iothread$'
+
+# What the kernel is not told of, or does otherwise; see tests/parts/vhost.
+otherwise='/slow-flips/main|/choice/direct'
+
+null()
+{
+    local place=/sys/kernel/config/nullb/$1
+
+    mkdir "$place"
+    echo 64 >"$place/size"
+    echo 1 >"$place/memory_backed"
+    echo 1 >"$place/discard"
+    echo 1 >"$place/power"
+    if [ -b "/dev/${place##*/}" ]; then
+        echo "/dev/${place##*/}"
+    else
+        echo "/dev/nullb$(cat "$place/index")"
+    fi
+}
+
+# device NAME: set it up; its path
+device()
+{
+    case $1 in
+    ram) echo /dev/ram0 ;;
+    null)
+        mount -t configfs none /sys/kernel/config 2>/dev/null || true
+        null vblk ;;
+    loop)
+        truncate -s 64M /run/tmp/loop.img
+        losetup --show -f /run/tmp/loop.img ;;
+    esac
+}
+
+for name in ${2//,/ }; do
+    if [ "$name" = file ]; then
+        glib_tests file 150 "$suite" "$core" "$otherwise"
+    else
+        VBLK_DISK=$(device "$name")
+        export VBLK_DISK
+        # one after the other: they share the disk
+        VBLK_JOBS=1 glib_tests "$name" 150 "$suite" "$disk"
+        unset VBLK_DISK
+    fi
+done
+for log in "$LOG_DIR"/*.log; do
+    ! grep -qE '^(not ok|Bail out|\*\*)' "$log" || { echo "# $log"; tail -n 8 "$log" | cut -c1-300 | sed 's/^/# /'; }
+done
