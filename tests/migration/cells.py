@@ -183,11 +183,17 @@ class Trip:
 
     def arrive(self, source, to, who):
         """Wait until the guest is on the other side."""
-        source.wait_for(lambda: source.migration() == 'completed',
+        source.wait_for(lambda: self.gone(source),
                         'the migration is not complete')
         if self.cell.way == 'file':
             to.qmp('migrate-incoming', uri=self.address(who, True))
         to.wait_for(lambda: self.came(to), 'the guest has not come')
+
+    @staticmethod
+    def gone(source):
+        if source.migration() == 'pre-switchover':
+            source.qmp('migrate-continue', state='pre-switchover')
+        return source.migration() == 'completed'
 
     @staticmethod
     def came(to):
@@ -200,9 +206,13 @@ class Trip:
             machine.end()
 
 
-def multifd(machine):
+def capability(machine, name):
     machine.qmp('migrate-set-capabilities', capabilities=[
-        {'capability': 'multifd', 'state': True}])
+        {'capability': name, 'state': True}])
+
+
+def multifd(machine):
+    capability(machine, 'multifd')
 
 
 SLOW, FAST = {'max-bandwidth': 4096, 'downtime-limit': 1}, {
@@ -213,11 +223,13 @@ def leave_under_load(trip, guest, source, who):
     """Memory is being copied while the device writes to it; the guest stops
     with requests in flight and on the rings."""
     source.qmp('migrate-set-parameters', **SLOW)
+    # On a busy host all memory may be copied early, and then the guest would
+    # kick a QEMU that has given up its disk, which no vCPU can do.
+    capability(source, 'pause-before-switchover')
     guest.load(40)
     trip.send(source, who)
     source.wait_for(lambda: source.migration() == 'active',
                     'the migration does not begin')
-    # On a busy host it may all be over before; no vCPU would kick then.
     guest.load(60, runs=lambda: source.migration() == 'active')
     source.qmp('stop')
     source.qmp('migrate-set-parameters', **FAST)
@@ -302,10 +314,11 @@ def stay(trip, guest, source, to):
 
 def wake(cell, guest, to, stopped=False):
     """The guest runs again, in the state in which it left."""
-    wanted = {'load': 'paused', 'stopped': 'io-error'}.get(
-        cell.moment, 'paused' if stopped else 'running')
-    to.wait_status(wanted)
-    if wanted != 'running':
+    wanted = {'load': ('paused', 'running'), 'stopped': ('io-error',)}.get(
+        cell.moment, ('paused' if stopped else 'running',))
+    to.wait_for(lambda: to.status() in wanted,
+                f'the guest does not get to {" or ".join(wanted)}')
+    if to.status() != 'running':
         to.qmp('cont')
     if cell.moment == 'stopped':
         guest.settle()
