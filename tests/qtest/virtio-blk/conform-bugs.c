@@ -396,30 +396,45 @@ static int64_t idle_pressure(void)
     return best;
 }
 
+/* The pressure while the machine does nothing; -1: there is no machine. */
+static int64_t pressure_with(const char *image, const char *aio)
+{
+    Vblk *v = start_aio(image, aio, false);
+    int64_t pressure;
+
+    if (!v) {
+        return -1;
+    }
+    vblk_check_io(v, 0);
+    g_usleep(100 * 1000);
+    pressure = idle_pressure();
+    vblk_stop(v);
+    return pressure;
+}
+
 /*
  * B15, known bug "~100% I/O pressure on an idle VM": io_uring's wait for events
  * counted as I/O.  One task that always waits makes 100% of one processor.  The
- * number is the whole host's, hence the look before.
+ * number is the whole host's: high with the machine and low without it, again
+ * and again, it is the machine's.
  */
 static void test_idle_pressure(const void *aio)
 {
     g_autofree char *image = life_temp("idle", LIFE_DISK_SIZE);
     int64_t one_waits = IDLE_US / g_get_num_processors();
-    Vblk *v;
+    bool quiet = io_pressure() >= 0 && idle_pressure() < one_waits / 4;
+    int64_t with = INT64_MAX;
 
-    if (io_pressure() < 0 || idle_pressure() > one_waits / 4) {
-        g_test_skip("the host has no /proc/pressure/io, or other I/O to do");
-        unlink(image);
-        return;
-    }
-    v = start_aio(image, aio, false);
-    if (v) {
-        vblk_check_io(v, 0);
-        g_usleep(100 * 1000);
-        g_assert_cmpint(idle_pressure(), <, one_waits / 2);
-        vblk_stop(v);
+    for (unsigned i = 0; i < 3 && quiet && with >= one_waits / 2; i++) {
+        with = pressure_with(image, aio);
+        quiet = with < one_waits / 2 || idle_pressure() < one_waits / 4;
     }
     unlink(image);
+    if (!quiet) {
+        g_test_skip("the host has no /proc/pressure/io, or other I/O to do");
+    } else {
+        g_assert_cmpint(with, <, one_waits / 2);
+    }
 }
 
 void vblk_add_conform_bug_tests(void)
