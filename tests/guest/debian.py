@@ -13,8 +13,10 @@ import tempfile
 
 # What an initramfs may want; the rest of a 400 MB package is not kept.
 KEEP_MODULES = ('drivers/virtio', 'drivers/block', 'drivers/char', 'fs/ext4',
-                'fs/jbd2', 'fs/mbcache.ko', 'lib', 'crypto',
-                'arch/x86/crypto')
+                'fs/jbd2', 'fs/mbcache.ko', 'fs/xfs', 'fs/btrfs', 'lib',
+                'crypto', 'arch/x86/crypto')
+# The cache has a kernel for each selection.
+SELECTION = 'fs2'
 
 
 class Missing(Exception):
@@ -102,6 +104,8 @@ def _unpack(package, version, prune, say):
     root = cache_root()
     os.makedirs(root, exist_ok=True)
     target = os.path.join(root, f'{package}_{version.replace(":", "%3a")}')
+    if prune is _prune_kernel:
+        target += f'_{SELECTION}'
     with open(os.path.join(root, '.lock'), 'w', encoding='ascii') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.isdir(target):

@@ -72,11 +72,11 @@ class Cpio:
         self.file.close()
 
 
-def _find(program):
+def _find(program, others):
     path = shutil.which(program, path='/usr/sbin:/usr/bin:/sbin:/bin')
     if not path:
         raise Missing(f'{program} is not installed; run "apt-get install '
-                      f'{PROGRAMS[program]}"')
+                      f'{PROGRAMS.get(program) or others[program]}"')
     return path
 
 
@@ -93,7 +93,9 @@ def payload(seed):
             for number, size in enumerate(PAYLOAD_SIZES)}
 
 
-def build(path, kernel, busybox, files):
+def build(path, kernel, busybox, files, programs=None, modules=()):
+    """programs (name -> package) and modules (listed in modules/more) are
+    those that not every guest needs."""
     archive = Cpio(path)
     for name in ('proc', 'sys', 'dev', 'mnt', 'tmp', 'modules', 'payload'):
         archive.folder(name)
@@ -102,18 +104,20 @@ def build(path, kernel, busybox, files):
     archive.link('bin/sh', 'busybox')
     archive.copy('init', os.path.join(HERE, 'agent.sh'))
     libraries = set()
-    for program in PROGRAMS:
-        there = _find(program)
+    for program in {**PROGRAMS, **(programs or {})}:
+        there = _find(program, programs)
         archive.copy(f'host/{program}', there)
         libraries.update(_libraries(there))
     for library in sorted(libraries):
         archive.copy(library.lstrip('/'), library)
     early = kernel.load_order(EARLY)
     late = [item for item in kernel.load_order(LATE) if item not in early]
-    for listing, modules in (('early', early), ('late', late)):
-        names = [os.path.basename(item) for item in modules]
+    more = [item for item in kernel.load_order(modules)
+            if item not in early + late]
+    for listing, paths in (('early', early), ('late', late), ('more', more)):
+        names = [os.path.basename(item) for item in paths]
         archive.add(f'modules/{listing}', '\n'.join(names + ['']).encode())
-        for item in modules:
+        for item in paths:
             archive.copy(f'modules/{os.path.basename(item)}', item, 0o644)
     for name, data in files.items():
         archive.add(f'payload/{name}', data)
