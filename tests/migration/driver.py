@@ -172,16 +172,16 @@ class Driver:
             for queue in range(len(self.rings)):
                 mine = sum(1 for at in self.flying if at[0] == queue)
                 for _ in range(depth - mine):
-                    self._one(queue)
+                    self.one(queue)
                 self.bus.kick(queue)
             self.reap()
             if time.monotonic() > deadline:
                 raise Failure('the load makes no progress')
 
         for queue in range(len(self.rings)):
-            self._one(queue)
+            self.one(queue)
 
-    def _one(self, queue):
+    def one(self, queue):
         known = sorted(set(self.blocks) -
                        {block for _, block, _ in self.flying.values()})
         if known and self.random.random() < 0.5:
