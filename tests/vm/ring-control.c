@@ -17,6 +17,8 @@
 
 #include "ring.h"
 
+#define TRIES 20
+
 #ifndef VHOST_NEW_WORKER        /* headers before Linux 6.5 */
 struct vhost_worker_state {
     unsigned int worker_id;
@@ -479,8 +481,6 @@ static void test_dirty_log(void)
     device_close(dev);
 }
 
-#define TRIES 20
-
 static bool in_flight(Queue *q)
 {
     struct vhost_blk_stats stats = { .index = q->index };
@@ -644,15 +644,63 @@ static void test_weight(void)
     device_close(dev);
 }
 
-/* Where the kernel has them, a queue may have a worker of its own. */
+/* How much of a busy queue was done when a quiet one had its answer. */
+static unsigned int busy_before_quiet(void)
+{
+    Device *dev = device_open(0);
+    Queue *busy = queue_setup(dev, 0, 1024), *quiet = queue_setup(dev, 1, 64);
+    int fd = open_backend();
+    unsigned int done;
+    Request r;
+
+    for (int i = 0; i < 340; i++) {
+        r = request_make(dev, VIRTIO_BLK_T_IN, 0, 4096);
+        request_offer(busy, &r);
+    }
+    r = request_make(dev, VIRTIO_BLK_T_IN, 0, 4096);
+    request_offer(quiet, &r);
+    CHECK(!queue_set_backend(busy, fd), "start");
+    CHECK(!queue_set_backend(quiet, fd), "start");
+    queue_wait(quiet);
+    done = __atomic_load_n(&busy->used->idx, __ATOMIC_ACQUIRE);
+    close(fd);
+    device_close(dev);
+    return done;
+}
+
+/* The queue that is busy lets the others of its worker in between. */
+static void test_starve(void)
+{
+    for (int i = 0; i < TRIES; i++) {
+        if (busy_before_quiet() < 340) {
+            return;
+        }
+    }
+    fail(__FILE__, __LINE__, "busy_before_quiet", "the quiet queue is always "
+         "last");
+}
+
+static uint32_t own_worker(Device *dev, unsigned int index)
+{
+    struct vhost_vring_worker attach = { .index = index };
+    struct vhost_worker_state worker = {};
+
+    CHECK(!ioctl(dev->fd, VHOST_NEW_WORKER, &worker), "worker %u: %s", index,
+          strerror(errno));
+    attach.worker_id = worker.worker_id;
+    CHECK(!ioctl(dev->fd, VHOST_ATTACH_VRING_WORKER, &attach), "attach");
+    attach.worker_id = 0;
+    CHECK(!ioctl(dev->fd, VHOST_GET_VRING_WORKER, &attach), "get");
+    CHECK(attach.worker_id == worker.worker_id, "worker %u", attach.worker_id);
+    return worker.worker_id;
+}
+
+/* Where the kernel has them, each queue may have a worker of its own. */
 static void test_workers(void)
 {
     Device *dev = device_open(0);
-    Queue *q = queue_setup(dev, 1, 64);
-    struct vhost_vring_worker attach = { .index = 1 };
     struct vhost_worker_state worker = {};
     struct vhost_blk_info info = {};
-    uint32_t shared;
 
     CHECK(!ioctl(dev->fd, VHOST_BLK_GET_INFO, &info), "info");
     if (!(info.features & VHOST_BLK_F_WORKERS)) {
@@ -660,19 +708,25 @@ static void test_workers(void)
         device_close(dev);
         return;
     }
-    CHECK(!ioctl(dev->fd, VHOST_GET_VRING_WORKER, &attach), "get");
-    shared = attach.worker_id;
-    CHECK(!ioctl(dev->fd, VHOST_NEW_WORKER, &worker), "new");
-    attach.worker_id = worker.worker_id;
-    CHECK(!ioctl(dev->fd, VHOST_ATTACH_VRING_WORKER, &attach), "attach");
-    CHECK(!ioctl(dev->fd, VHOST_GET_VRING_WORKER, &attach), "get");
-    CHECK(attach.worker_id == worker.worker_id && shared != worker.worker_id,
-          "worker %u", attach.worker_id);
-    CHECK(!queue_set_backend(q, open_backend()), "start");
-    for (int i = 0; i < 20; i++) {
-        CHECK(simple(q, VIRTIO_BLK_T_IN, i * 8, 4096) == 0, "IN");
+    for (int i = 0; i < MAX_QUEUES; i++) {
+        queue_start(dev, i, 64);
+        /* under a running queue, too */
+        CHECK(own_worker(dev, i) == (uint32_t)i + 1, "another id");
     }
-    CHECK(queue_get_base(q) == 20, "base");
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < MAX_QUEUES; i++) {
+            for (int n = 0; n < 4; n++) {
+                Request r = request_make(dev, VIRTIO_BLK_T_IN, i * 8, 4096);
+
+                request_offer(&dev->queues[i], &r);
+            }
+            queue_kick(&dev->queues[i]);
+        }
+        for (int i = 0; i < MAX_QUEUES * 4; i++) {
+            CHECK(queue_wait(&dev->queues[i / 4]).len == 4097, "IN");
+        }
+    }
+    CHECK(queue_get_base(&dev->queues[63]) == 12, "base");
     device_close(dev);
 }
 
@@ -923,6 +977,7 @@ const Test control_tests[] = {
     { "late-log", test_late_log },
     { "iotlb", test_iotlb },
     { "weight", test_weight },
+    { "starve", test_starve },
     { "workers", test_workers },
     { "killed", test_killed },
     { "orphan", test_orphan },
