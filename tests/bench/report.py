@@ -79,6 +79,8 @@ def table(data):
         o, s = counted['ours']['total'], counted['stock']['total']
         out.append(f'instructions per request, {backend}: ours {o:.0f}, '
                    f'stock {s:.0f}, ratio {o / s:.3f}')
+    for name, value in data.get('vhost', {}).get('ratios', {}).items():
+        out.append(f'instructions per request in a VM, {name}: {value:.2f}')
     out += [f'left out: {x}' for x in data['left_out']]
     if any(c['disturbed'] for c in data['cases']):
         out.append('*: other load used the machine in some of the runs')
