@@ -331,6 +331,15 @@ static void test_no_drive(void)
     vblk_fails(&o, "drive property not set", NULL);
 }
 
+static void test_empty_drive(void)
+{
+    VblkOpts o = { .hotplug = true, .no_disk = true,
+                   .args = "-drive if=none,id=empty "
+                           "-device virtio-blk-pci,drive=empty" };
+
+    vblk_fails(&o, "Device needs media, but drive is empty", NULL);
+}
+
 /* The ends of the ranges are in them, and go to the driver. */
 static void test_ends(void)
 {
@@ -443,6 +452,7 @@ static void test_mapping(void)
 void vblk_add_property_tests(void)
 {
     vblk_add_one("props/device", test_device);
+    vblk_add_one("props/empty-drive", test_empty_drive);
     vblk_add_one("props/pci", test_pci);
     vblk_add_one("props/pci-variants", test_variants);
     vblk_add_one("props/realized", test_realized);
