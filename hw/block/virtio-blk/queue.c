@@ -53,8 +53,13 @@ static void queue_pop_all(VirtIOBlkQueue *q, VirtIOBlkBatch *batch)
 
 static void queue_run(VirtIOBlkQueue *q)
 {
-    /* Polling of the AioContext may have turned them off already. */
-    bool manage_notification = virtio_queue_get_notification(q->vq);
+    /*
+     * Polling of the AioContext may have turned them off already.  Off without
+     * polling: that began in the old handler while a drain in another thread
+     * put the new one in its place, for which it never ends.
+     */
+    bool manage_notification = virtio_queue_get_notification(q->vq) ||
+                               !q->ctx->poll_started;
     VIRTIO_BLK_NO_CLEAR VirtIOBlkBatch batch;
 
     virtio_blk_batch_init(&batch);
