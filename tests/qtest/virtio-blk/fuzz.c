@@ -12,7 +12,7 @@
 #include "qemu/bswap.h"
 #include "fixture.h"
 
-#define ROUNDS      200
+#define ROUNDS      80
 #define RING        16              /* entries */
 #define MEM         16384           /* headers, then tables, then data */
 #define HEADERS     4096

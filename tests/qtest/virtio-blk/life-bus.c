@@ -87,7 +87,7 @@ static unsigned raised_in(const char *log, long thread)
     for (unsigned i = 0; line[i]; i++) {
         if (strstr(line[i], "ioapic_set_irq") &&
             g_str_has_suffix(line[i], "level: 1")) {
-            g_assert_cmpint(strtol(line[i], NULL, 10), ==, thread);
+            g_assert_cmpint(g_ascii_strtoll(line[i], NULL, 10), ==, thread);
             n++;
         }
     }

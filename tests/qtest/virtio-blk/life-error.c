@@ -288,7 +288,7 @@ static long completed_in(const char *log)
     while (last > text && last[-1] != '\n') {
         last--;
     }
-    return strtol(last, NULL, 10);
+    return g_ascii_strtoll(last, NULL, 10);
 }
 
 /* B9: what is parked is executed in the thread of its queue, as all else. */
