@@ -223,13 +223,13 @@ static void idle_kick(VirtIOBlock *s)
 
 void virtio_blk_engine_let_go(VirtIOBlkQueue *q)
 {
-    qatomic_set(&q->fast_letting_go, false);
+    qatomic_store_release(&q->fast_letting_go, false);
     idle_kick(q->dev);
 }
 
 void virtio_blk_engine_stop(VirtIOBlock *s)
 {
-    s->engine_waits = false;
+    qatomic_set(&s->engine_waits, false);
     virtio_blk_vhost_stopped(s);
     if (!blk_in_drain(s->blk)) {
         virtio_blk_engine_select(s, "stopped");
@@ -248,11 +248,15 @@ void virtio_blk_engine_stop(VirtIOBlock *s)
 void virtio_blk_engine_inactive(VirtIOBlkQueue *q)
 {
     VirtIOBlock *s = q->dev;
+    /* Once the count is 0 the main loop may choose another one. */
+    const VirtIOBlkEngine *engine = qatomic_read(&s->engine);
+    unsigned active = q->fast_active - 1;
 
-    qatomic_set(&q->fast_active, q->fast_active - 1);
-    if (q->fast_active == 0) {
-        if (s->engine->idle) {
-            s->engine->idle(q);
+    /* Whoever sees the count fall sees all that was done before. */
+    qatomic_store_release(&q->fast_active, active);
+    if (active == 0) {
+        if (engine->idle) {
+            engine->idle(q);
         }
         idle_kick(s);
     }
@@ -261,8 +265,8 @@ void virtio_blk_engine_inactive(VirtIOBlkQueue *q)
 bool virtio_blk_engine_busy(VirtIOBlock *s)
 {
     for (unsigned i = 0; s->engine->enter && i < s->conf.num_queues; i++) {
-        if (qatomic_read(&s->queues[i].fast_active) ||
-            qatomic_read(&s->queues[i].fast_letting_go)) {
+        if (qatomic_load_acquire(&s->queues[i].fast_active) ||
+            qatomic_load_acquire(&s->queues[i].fast_letting_go)) {
             return true;
         }
     }

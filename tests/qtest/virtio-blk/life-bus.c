@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/cutils.h"
 #include "hw/pci/pci_regs.h"
 #include "life.h"
 
@@ -87,7 +88,11 @@ static unsigned raised_in(const char *log, long thread)
     for (unsigned i = 0; line[i]; i++) {
         if (strstr(line[i], "ioapic_set_irq") &&
             g_str_has_suffix(line[i], "level: 1")) {
-            g_assert_cmpint(g_ascii_strtoll(line[i], NULL, 10), ==, thread);
+            const char *end;
+            int64_t id;
+
+            g_assert_cmpint(qemu_strtoi64(line[i], &end, 10, &id), ==, 0);
+            g_assert_cmpint(id, ==, thread);
             n++;
         }
     }

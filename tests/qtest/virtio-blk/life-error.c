@@ -9,6 +9,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/cutils.h"
 #include "qemu/bswap.h"
 #include "life.h"
 
@@ -278,7 +279,8 @@ static void test_many(const LifeCase *c)
 static long completed_in(const char *log)
 {
     g_autofree char *text = NULL;
-    const char *last;
+    const char *last, *end;
+    int64_t id;
 
     if (!g_file_get_contents(log, &text, NULL, NULL)) {
         return 0;
@@ -288,7 +290,8 @@ static long completed_in(const char *log)
     while (last > text && last[-1] != '\n') {
         last--;
     }
-    return g_ascii_strtoll(last, NULL, 10);
+    g_assert_cmpint(qemu_strtoi64(last, &end, 10, &id), ==, 0);
+    return id;
 }
 
 /* B9: what is parked is executed in the thread of its queue, as all else. */
