@@ -215,7 +215,7 @@ def multifd(machine):
     capability(machine, 'multifd')
 
 
-SLOW, FAST = {'max-bandwidth': 4096, 'downtime-limit': 1}, {
+SLOW, FAST = {'max-bandwidth': 4096, 'downtime-limit': 0}, {
     'max-bandwidth': 1 << 40, 'downtime-limit': 2000}
 
 
@@ -231,6 +231,8 @@ def leave_under_load(trip, guest, source, who):
     source.wait_for(lambda: source.migration() == 'active',
                     'the migration does not begin')
     guest.load(60, runs=lambda: source.migration() == 'active')
+    if source.migration() == 'active':
+        guest.rest()
     source.qmp('stop')
     source.qmp('migrate-set-parameters', **FAST)
 
@@ -285,6 +287,8 @@ def run(peers, cell, folder):
             return
         trip.arrive(source, to, cell.target)
         guest.move(to)
+        if cell.source == 'ours' and tells(cell):
+            guest.check_told()
         wake(cell, guest, to)
         if cell.moment != 'fresh' and guest.config() != config:
             raise Failure('the config space has changed: '
@@ -292,6 +296,11 @@ def run(peers, cell, folder):
         finish(cell, guest, to, folder)
     finally:
         trip.end()
+
+
+def tells(cell):
+    """Whether the guest can see which interrupts came."""
+    return cell.moment == 'load' and cell.machine != 'microvm'
 
 
 def stay(trip, guest, source, to):

@@ -189,6 +189,25 @@ class Driver:
         else:
             self.submit(queue, WRITE, self._next(queue), kick=False)
 
+    def rest(self):
+        """Take what is complete and have more in flight, to be told of by
+        interrupts."""
+        self.kick_all()
+        for queue in range(len(self.rings)):
+            self.bus.interrupts(queue)
+        self.reap()
+        for queue in range(len(self.rings)):
+            for _ in range(4):
+                self.one(queue)
+        self.kick_all()
+
+    def check_told(self):
+        """What completed since rest() has had its interrupt."""
+        for queue, its in enumerate(self.rings):
+            if its.waits(self.machine) and not self.bus.interrupts(queue):
+                raise Failure(f'queue {queue} completed a request without an '
+                              'interrupt')
+
     def kick_all(self):
         for queue in range(len(self.rings)):
             self.bus.kick(queue)

@@ -55,6 +55,10 @@ class Split:
         self.put = self.put + 1 & 0xffff
         machine.put(self.avail + 2, self.put, 2)
 
+    def waits(self, machine):
+        """Whether there is something to take."""
+        return machine.get(self.used + 2, 2) != self.got
+
     def take(self, machine):
         """(slot, used length) of completed chains."""
         done = []
@@ -121,6 +125,15 @@ class Packed:
         machine.put(*first, 2)
         self.put, self.put_wrap = place, wrap
         self.length[slot] = len(chain)
+
+    def waits(self, machine):
+        flags = machine.get(self.desc + 16 * self.got + 14, 2)
+        wanted = AVAIL | USED if self.got_wrap else 0
+        return flags & (AVAIL | USED) == wanted and self.length[self.got_slot(
+            machine)] != 0
+
+    def got_slot(self, machine):
+        return machine.get(self.desc + 16 * self.got + 12, 2)
 
     def take(self, machine):
         done = []
