@@ -99,6 +99,9 @@ static const char *user_refuses(VirtIOBlock *s)
     if (conf->lifetime) {
         return "lifetime is on";
     }
+    if (conf->write_zeroes_may_unmap == ON_OFF_AUTO_OFF) {
+        return "write-zeroes-may-unmap is off";
+    }
     if (conf->secure_erase &&
         !(s->vhost->features & VHOST_BLK_F_SECURE_ERASE)) {
         return "secure-erase is on, and the kernel has none";
