@@ -47,40 +47,61 @@ static void done_push(VirtIOBlkQueue *q, unsigned num)
     q->num_done = 0;
 }
 
-void virtio_blk_done_flush(VirtIOBlkQueue *q)
+static void done_write(VirtIOBlkQueue *q)
 {
-    VirtIOBlock *s = q->dev;
     unsigned num = q->num_done;
 
-    if (!num) {
-        return;
-    }
-    done_account(q, num);
-    done_push(q, num);
-    if (qemu_in_iothread()) {
-        /* Who waits for the requests may free the device. */
-        virtio_notify_irqfd(virtio_blk_vdev(s), q->vq);
-    } else {
+    if (num) {
+        done_account(q, num);
+        done_push(q, num);
+        q->num_ended += num;
         q->notify = true;
     }
-    blk_dec_in_flight(s->blk);
-    virtio_blk_queue_left(q, num);
+}
+
+/* They are not in flight any more; whoever waits for them may go on. */
+static void done_release(VirtIOBlkQueue *q)
+{
+    unsigned num = q->num_ended;
+
+    if (num) {
+        q->num_ended = 0;
+        blk_dec_in_flight(q->dev->blk);
+        virtio_blk_queue_left(q, num);
+    }
+}
+
+void virtio_blk_done_settle(VirtIOBlkQueue *q)
+{
+    done_write(q);
+    done_release(q);
 }
 
 /* The end of the defer_call() section. */
 static void done_end(void *opaque)
 {
     VirtIOBlkQueue *q = opaque;
+    VirtIODevice *vdev = virtio_blk_vdev(q->dev);
 
-    virtio_blk_done_flush(q);
+    done_write(q);
+    if (qemu_in_iothread()) {
+        /* Who waits for the requests may take the notifier away. */
+        if (q->notify) {
+            q->notify = false;
+            virtio_notify_irqfd(vdev, q->vq);
+        }
+        done_release(q);
+        return;
+    }
+    done_release(q);
     /*
      * Last, when no request is on the stack any more: an interrupt may be a
      * write into the registers of any device, even a reset of this one, which
      * waits for the requests.
      */
-    if (!qemu_in_iothread() && q->notify) {
+    if (q->notify) {
         q->notify = false;
-        virtio_notify(virtio_blk_vdev(q->dev), q->vq);
+        virtio_notify(vdev, q->vq);
     }
 }
 
@@ -90,12 +111,12 @@ void virtio_blk_req_push(VirtIOBlockReq *req, size_t written)
 
     req->written = written;
     q->done[q->num_done++] = req;
-    if (q->num_done == 1) {
+    if (q->num_done == ARRAY_SIZE(q->done)) {
+        done_write(q);
+    } else if (q->num_done == 1 && !q->num_ended) {
         /* A drain, and so a migration, must find the used ring written. */
         blk_inc_in_flight(q->dev->blk);
         /* At once, unless the caller's caller says that there will be more. */
         defer_call(done_end, q);
-    } else if (q->num_done == ARRAY_SIZE(q->done)) {
-        virtio_blk_done_flush(q);
     }
 }

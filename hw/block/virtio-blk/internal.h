@@ -38,7 +38,8 @@ struct VirtIOBlkQueue {
     /* Of these, what ended and still has to be put into the used ring. */
     VirtIOBlockReq *done[VIRTIO_BLK_BATCH_MAX];
     unsigned num_done;
-    bool notify;                        /* the main loop owes an interrupt */
+    unsigned num_ended;                 /* in the ring, still in flight */
+    bool notify;                        /* the driver is owed an interrupt */
     int64_t batch_ns;                   /* when the batch began */
     /*
      * The driver reset this queue and has not enabled it again.  Written
@@ -378,9 +379,11 @@ void virtio_blk_req_drop(VirtIOBlockReq *req);
 void virtio_blk_req_push(VirtIOBlockReq *req, size_t written);
 
 /*
- * virtio_blk_done_flush: now.  In the queue's thread.
+ * virtio_blk_done_settle: put what has ended into the used ring now, below the
+ * section; the interrupt still comes at its end.  In the queue's thread, where
+ * that is the main loop.
  */
-void virtio_blk_done_flush(VirtIOBlkQueue *q);
+void virtio_blk_done_settle(VirtIOBlkQueue *q);
 
 /* request.c */
 

@@ -206,7 +206,7 @@ void virtio_blk_queues_cleanup(VirtIOBlock *s)
 static void done_settle(VirtIOBlkQueue *q)
 {
     if (q->ctx == qemu_get_current_aio_context()) {
-        virtio_blk_done_flush(q);
+        virtio_blk_done_settle(q);
     }
 }
 
