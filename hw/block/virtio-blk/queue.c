@@ -102,7 +102,7 @@ static void handle_output(VirtIODevice *vdev, VirtQueue *vq)
     if (virtio_blk_in_kernel(s)) {
         /* The driver has set this queue up after the others were started. */
         virtio_blk_vhost_leave(s, "another queue is in use");
-    } else if (!q->reset) {
+    } else if (!qatomic_read(&q->reset)) {
         queue_run(q);
     }
 }
@@ -464,7 +464,7 @@ void virtio_blk_queue_reset(VirtIODevice *vdev, uint32_t index)
         return;
     }
     q = &s->queues[index];
-    q->reset = true;
+    qatomic_set(&q->reset, true);
     virtio_blk_vhost_leave(s, "a queue is reset");
     if (s->ioeventfd_started) {
         aio_wait_bh_oneshot(q->ctx, queue_detach_bh, q);
