@@ -180,6 +180,13 @@ if want file-direct || want file-cached; then
     truncate -s 128M /run/ext4/raw
     ! want file-direct || on file-direct /run/ext4/raw direct discard
     ! want file-cached || on file-cached /run/ext4/raw discard
+    # no write is left counted as under way
+    if timeout 30 fsfreeze -f /run/ext4; then
+        fsfreeze -u /run/ext4
+        echo "ok module/freeze"
+    else
+        echo "not ok module/freeze # the file system cannot be frozen"
+    fi
     umount /run/ext4
 fi
 if want scsi; then
