@@ -125,6 +125,12 @@ static bool has_recording_bitmap(BlockDriverState *bs)
     return false;
 }
 
+/*
+ * A reason that goes without a sign: a drained section ends when the graph is
+ * locked for the change, not after it.
+ */
+static const char other_user[] = "somebody else uses the node, too";
+
 /* Why the nodes need to see requests, which plain.c leaves to the engine. */
 static const char *nodes_refuse(VirtIOBlkPlain *plain)
 {
@@ -134,7 +140,7 @@ static const char *nodes_refuse(VirtIOBlkPlain *plain)
         BlockDriverState *bs = plain->node[i];
 
         if (QLIST_NEXT(QLIST_FIRST(&bs->parents), next_parent)) {
-            return "somebody else uses the node, too";
+            return other_user;
         }
         if (has_recording_bitmap(bs)) {
             return "a dirty bitmap records writes";
@@ -400,6 +406,10 @@ bool virtio_blk_vhost_take(VirtIOBlock *s, const char **why)
     *why = refusal(s, &plain);
     if (*why) {
         trace_virtio_blk_vhost_refused(virtio_blk_vdev(s), *why);
+        if (*why == other_user) {
+            v->take_delay_ms = 0;
+            take_later(v);
+        }
         return false;
     }
     *why = "the queues are in use, it will be tried again";
@@ -436,12 +446,19 @@ static void take_now(void *opaque)
     VirtIOBlock *s = v->dev;
     BlockDriverState *bs = blk_bs(s->blk);
     VirtIOBlkPlain *plain;
+    const char *why;
 
-    if (virtio_blk_in_kernel(s) || blk_in_drain(s->blk) ||
-        refusal(s, &plain)) {
+    if (virtio_blk_in_kernel(s) || blk_in_drain(s->blk)) {
         return;
     }
+    why = refusal(s, &plain);
     g_free(plain);
+    if (why) {
+        if (why == other_user) {
+            take_later(v);
+        }
+        return;
+    }
     object_ref(OBJECT(s));
     bdrv_ref(bs);
     bdrv_drained_begin(bs);

@@ -112,7 +112,9 @@ void vhost_wait_engine(LifeVm *vm, const char *engine)
             return;
         }
         if (g_get_monotonic_time() > end) {
-            vblk_fail("the engine is still %s, not %s", now, engine);
+            g_autofree char *why = vblk_qom_str(vm->v, "engine-reason");
+
+            vblk_fail("the engine is still %s, not %s: %s", now, engine, why);
         }
         g_usleep(2000);
     }
