@@ -677,7 +677,7 @@ static void test_starve(void)
     if (!backend.merges) {
         not_here();
     }
-    for (int i = 0; i < TRIES; i++) {
+    for (int i = 0; i < 20 * TRIES; i++) {
         if (busy_before_quiet() < 340) {
             return;
         }
