@@ -54,16 +54,10 @@ typedef struct MergedIO {
 static MergedIO *merged_new(VirtIOBlockReq *head, bool is_write, unsigned niov)
 {
     MergedIO *io = g_malloc(sizeof(*io) + niov * sizeof(io->iov[0]));
-    unsigned n = 0;
 
     io->head = head;
     io->is_write = is_write;
-    for (VirtIOBlockReq *req = head; req; req = req->merged) {
-        memcpy(&io->iov[n], req->qiov.iov,
-               req->qiov.niov * sizeof(io->iov[0]));
-        n += req->qiov.niov;
-    }
-    assert(n == niov);
+    virtio_blk_merged_iov(head, io->iov, niov);
     qemu_iovec_init_external(&io->qiov, io->iov, niov);
     return io;
 }

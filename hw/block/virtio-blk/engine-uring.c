@@ -370,17 +370,11 @@ static FastMerged *merged_new(VirtIOBlockReq *head, unsigned niov,
                               size_t bytes)
 {
     FastMerged *io = g_malloc(sizeof(*io) + niov * sizeof(io->iov[0]));
-    unsigned n = 0;
 
     io->head = head;
     io->bytes = bytes;
     io->niov = niov;
-    for (VirtIOBlockReq *req = head; req; req = req->merged) {
-        memcpy(&io->iov[n], req->qiov.iov,
-               req->qiov.niov * sizeof(io->iov[0]));
-        n += req->qiov.niov;
-    }
-    assert(n == niov);
+    virtio_blk_merged_iov(head, io->iov, niov);
     return io;
 }
 

@@ -387,6 +387,13 @@ void virtio_blk_done_settle(VirtIOBlkQueue *q);
 
 /* request.c */
 
+/*
+ * virtio_blk_merged_iov: fill @iov with the @niov memory segments of @head and
+ * of those behind its merged pointer, as rw() of an engine gets them.
+ */
+void virtio_blk_merged_iov(VirtIOBlockReq *head, struct iovec *iov,
+                           unsigned niov);
+
 /* virtio_blk_rw_done: end one read or write; called by engines. */
 void virtio_blk_rw_done(VirtIOBlockReq *req, bool is_write, int ret);
 

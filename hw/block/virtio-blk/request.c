@@ -134,6 +134,18 @@ void virtio_blk_rw_done(VirtIOBlockReq *req, bool is_write, int ret)
     }
 }
 
+void virtio_blk_merged_iov(VirtIOBlockReq *head, struct iovec *iov,
+                           unsigned niov)
+{
+    unsigned n = 0;
+
+    for (VirtIOBlockReq *req = head; req; req = req->merged) {
+        memcpy(&iov[n], req->qiov.iov, req->qiov.niov * sizeof(iov[0]));
+        n += req->qiov.niov;
+    }
+    assert(n == niov);
+}
+
 /* Chain items [start, start + n) of @batch; returns their memory segments. */
 static unsigned batch_chain(VirtIOBlock *s, const VirtIOBlkBatch *batch,
                             unsigned start, unsigned n)
