@@ -13,16 +13,9 @@
 #include <linux/fs.h>
 #endif
 
-void virtio_blk_cmd_flush(VirtIOBlockReq *req)
+static void flush_done(void *opaque, int ret)
 {
-    VirtIOBlock *s = req->queue->dev;
-
-    block_acct_start(blk_get_stats(s->blk), &req->acct, 0, BLOCK_ACCT_FLUSH);
-    s->engine->flush(req);
-}
-
-void virtio_blk_flush_done(VirtIOBlockReq *req, int ret)
-{
+    VirtIOBlockReq *req = opaque;
     VirtIOBlock *s = req->queue->dev;
 
     if (ret && virtio_blk_req_failed(req, false, -ret)) {
@@ -30,6 +23,14 @@ void virtio_blk_flush_done(VirtIOBlockReq *req, int ret)
     }
     block_acct_done(blk_get_stats(s->blk), &req->acct);
     virtio_blk_req_complete(req, VIRTIO_BLK_S_OK);
+}
+
+void virtio_blk_cmd_flush(VirtIOBlockReq *req)
+{
+    VirtIOBlock *s = req->queue->dev;
+
+    block_acct_start(blk_get_stats(s->blk), &req->acct, 0, BLOCK_ACCT_FLUSH);
+    blk_aio_flush(s->blk, flush_done, req);
 }
 
 /* VIRTIO 1.4, 5.2.6: 20 bytes, padded with NUL, unterminated when full. */
@@ -47,8 +48,9 @@ void virtio_blk_cmd_get_id(VirtIOBlockReq *req)
     virtio_blk_req_finish(req, VIRTIO_BLK_S_OK, written);
 }
 
-void virtio_blk_segment_done(VirtIOBlockReq *req, int ret)
+static void segment_done(void *opaque, int ret)
 {
+    VirtIOBlockReq *req = opaque;
     VirtIOBlock *s = req->queue->dev;
 
     if (ret && !req->ret) {
@@ -134,8 +136,8 @@ static VirtIOBlkRangeLimits range_limits(VirtIOBlock *s, uint32_t max_sectors,
 
 static void discard_submit(VirtIOBlockReq *req, const VirtIOBlkRange *range)
 {
-    req->queue->dev->engine->discard(req, range_offset(range),
-                                     range_bytes(range));
+    blk_aio_pdiscard(req->queue->dev->blk, range_offset(range),
+                     range_bytes(range), segment_done, req);
 }
 
 void virtio_blk_cmd_discard(VirtIOBlockReq *req)
@@ -159,8 +161,8 @@ static void write_zeroes_submit(VirtIOBlockReq *req,
     if (s->conf.write_zeroes_may_unmap == ON_OFF_AUTO_OFF) {
         unmap = false;
     }
-    s->engine->write_zeroes(req, range_offset(range), range_bytes(range),
-                            unmap);
+    blk_aio_pwrite_zeroes(s->blk, range_offset(range), range_bytes(range),
+                          unmap ? BDRV_REQ_MAY_UNMAP : 0, segment_done, req);
 }
 
 void virtio_blk_cmd_write_zeroes(VirtIOBlockReq *req)
@@ -194,7 +196,7 @@ static void erase_done(void *opaque, int ret)
     if (bs) {
         bdrv_set_dirty(bs, io->range[0], io->range[1]);
     }
-    virtio_blk_segment_done(io->req, ret);
+    segment_done(io->req, ret);
 }
 
 static void erase_submit(VirtIOBlockReq *req, const VirtIOBlkRange *range)
@@ -203,7 +205,7 @@ static void erase_submit(VirtIOBlockReq *req, const VirtIOBlkRange *range)
 
     if (!range->num_sectors) {
         /* Linux would drop all cached pages of the disk, the dirty as well. */
-        virtio_blk_segment_done(req, 0);
+        segment_done(req, 0);
         return;
     }
     io = g_new(EraseIO, 1);
@@ -236,7 +238,7 @@ bool virtio_blk_secure_erase_check(VirtIOBlock *s, Error **errp)
 
 static void erase_submit(VirtIOBlockReq *req, const VirtIOBlkRange *range)
 {
-    virtio_blk_segment_done(req, -ENOTSUP);
+    segment_done(req, -ENOTSUP);
 }
 
 bool virtio_blk_secure_erase_check(VirtIOBlock *s, Error **errp)

@@ -105,39 +105,7 @@ static void engine_block_rw(VirtIOBlockReq *head, bool is_write, unsigned niov)
     }
 }
 
-static void flush_done(void *opaque, int ret)
-{
-    virtio_blk_flush_done(opaque, ret);
-}
-
-static void engine_block_flush(VirtIOBlockReq *req)
-{
-    blk_aio_flush(req->queue->dev->blk, flush_done, req);
-}
-
-static void segment_done(void *opaque, int ret)
-{
-    virtio_blk_segment_done(opaque, ret);
-}
-
-static void engine_block_discard(VirtIOBlockReq *req, int64_t offset,
-                                 int64_t bytes)
-{
-    blk_aio_pdiscard(req->queue->dev->blk, offset, bytes, segment_done, req);
-}
-
-static void engine_block_write_zeroes(VirtIOBlockReq *req, int64_t offset,
-                                      int64_t bytes, bool may_unmap)
-{
-    blk_aio_pwrite_zeroes(req->queue->dev->blk, offset, bytes,
-                          may_unmap ? BDRV_REQ_MAY_UNMAP : 0,
-                          segment_done, req);
-}
-
 const VirtIOBlkEngine virtio_blk_engine_block = {
     .name = "block",
     .rw = engine_block_rw,
-    .flush = engine_block_flush,
-    .discard = engine_block_discard,
-    .write_zeroes = engine_block_write_zeroes,
 };

@@ -437,23 +437,6 @@ static void engine_uring_rw(VirtIOBlockReq *head, bool is_write,
     qatomic_set(&q->fast_active, q->fast_active + 1);
 }
 
-static void engine_uring_flush(VirtIOBlockReq *req)
-{
-    virtio_blk_engine_block.flush(req);
-}
-
-static void engine_uring_discard(VirtIOBlockReq *req, int64_t offset,
-                                 int64_t bytes)
-{
-    virtio_blk_engine_block.discard(req, offset, bytes);
-}
-
-static void engine_uring_write_zeroes(VirtIOBlockReq *req, int64_t offset,
-                                      int64_t bytes, bool may_unmap)
-{
-    virtio_blk_engine_block.write_zeroes(req, offset, bytes, may_unmap);
-}
-
 const VirtIOBlkEngine virtio_blk_engine_uring = {
     .name = "io_uring",
     .enter = uring_enter,
@@ -461,7 +444,4 @@ const VirtIOBlkEngine virtio_blk_engine_uring = {
     .let_go = uring_let_go,
     .idle = uring_idle,
     .rw = engine_uring_rw,
-    .flush = engine_uring_flush,
-    .discard = engine_uring_discard,
-    .write_zeroes = engine_uring_write_zeroes,
 };

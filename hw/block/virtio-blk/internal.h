@@ -116,12 +116,6 @@ struct VirtIOBlkEngine {
      * memory segments in all, end with virtio_blk_rw_done() each.
      */
     void (*rw)(VirtIOBlockReq *req, bool is_write, unsigned niov);
-    /* Ends with virtio_blk_flush_done(). */
-    void (*flush)(VirtIOBlockReq *req);
-    /* Bytes; both end with virtio_blk_segment_done() once per call. */
-    void (*discard)(VirtIOBlockReq *req, int64_t offset, int64_t bytes);
-    void (*write_zeroes)(VirtIOBlockReq *req, int64_t offset, int64_t bytes,
-                         bool may_unmap);
 };
 
 /* engine-block.c: everything that QEMU's block layer can open. */
@@ -410,12 +404,6 @@ void virtio_blk_cmd_get_id(VirtIOBlockReq *req);
 void virtio_blk_cmd_discard(VirtIOBlockReq *req);
 void virtio_blk_cmd_write_zeroes(VirtIOBlockReq *req);
 void virtio_blk_cmd_secure_erase(VirtIOBlockReq *req);
-
-/* virtio_blk_flush_done: end a flush. */
-void virtio_blk_flush_done(VirtIOBlockReq *req, int ret);
-
-/* virtio_blk_segment_done: end one segment of a segmented command. */
-void virtio_blk_segment_done(VirtIOBlockReq *req, int ret);
 
 /*
  * virtio_blk_secure_erase_check: can the medium erase securely?  Main loop,
