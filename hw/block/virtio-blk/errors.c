@@ -117,6 +117,11 @@ void virtio_blk_vm_change(void *opaque, bool running, RunState state)
     VirtIOBlock *s = opaque;
 
     if (!running) {
+        /*
+         * What is left for the drain of all disks that comes next may end with
+         * work that the drain holds back, and that would run after it.
+         */
+        virtio_blk_wait_idle(s, NULL);
         return;
     }
     for (unsigned i = 0; i < s->conf.num_queues; i++) {

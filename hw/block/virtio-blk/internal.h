@@ -465,7 +465,8 @@ bool virtio_blk_req_failed(VirtIOBlockReq *req, bool is_read, int error);
 
 /*
  * virtio_blk_vm_change: VM state handler; starts parked requests again, each
- * in the thread of its queue.  BQL.
+ * in the thread of its queue.  When the VM stops, waits for what is in flight.
+ * BQL.
  */
 void virtio_blk_vm_change(void *opaque, bool running, RunState state);
 

@@ -67,6 +67,39 @@ static void test_throttled(const LifeCase *c)
     life_stop(vm);
 }
 
+/* The first time that @sector is in it, the request fails, but not at once. */
+#define FAIL_LATE(iotype, sector) \
+    LIFE_RULE(iotype, sector, 5, ",\"once\":true,\"delay-ns\":200000000")
+
+/*
+ * A merged request fails while the VM stops: its parts are tried by themselves,
+ * and the stop waits for them, too.
+ */
+static void test_merged(const LifeCase *c)
+{
+    LifeVm *vm = life_start(c, &(LifeSpec) {
+        .rules = FAIL_LATE("write", 64) "," LIFE_SLOW("write", 72),
+        .json = "\"werror\":\"report\",",
+    });
+    VblkIo *io[2];
+
+    for (unsigned i = 0; i < ARRAY_SIZE(io); i++) {
+        io[i] = life_write(vm, 0, SLOW_SECTOR + i * LIFE_SECTORS, i + 1);
+    }
+    vblk_kick(vm->v, 0);
+    life_wait_taken(vm, 0);
+    stop_vm(vm);
+    g_assert_cmpint(vblk_completions(vm->v, 0), ==, ARRAY_SIZE(io));
+    for (unsigned i = 0; i < ARRAY_SIZE(io); i++) {
+        life_ok(vm, io[i]);
+        life_assert_image(vm, SLOW_SECTOR + i * LIFE_SECTORS, i + 1);
+    }
+    g_assert_cmpint(vblk_stat(vm->v, "wr_merged"), >, 0);
+    life_cont(vm);
+    check_all_queues(vm);
+    life_stop(vm);
+}
+
 static uint64_t all_completions(LifeVm *vm)
 {
     uint64_t n = 0;
@@ -205,6 +238,8 @@ void life_add_stop_tests(void)
 {
     life_add("stop/in-flight", LIFE_PCI | LIFE_MMIO | LIFE_NOEVENTFD,
              test_in_flight);
+    life_add("stop/merged", LIFE_PCI | LIFE_MMIO | LIFE_NOEVENTFD,
+             test_merged);
     life_add("stop/throttled", LIFE_PCI | LIFE_MMIO, test_throttled);
     life_add("stop/loop", LIFE_ALL, test_loop);
     life_add("stop/no-pause", LIFE_PCI | LIFE_NOEVENTFD, test_no_pause);
