@@ -14,6 +14,7 @@ BLOCK = 4096                    # bytes of one request
 BLOCKS = 2048                   # of the disk
 RINGS, BUFFERS = 0x100000, 0x200000     # in guest memory
 BUFFER = 0x2000                 # of a slot: header, status, table, data
+CACHE, CACHED = 0x400000, 16    # so many buffers: data, status
 
 EVENT_IDX, VERSION_1, RING_PACKED = 1 << 29, 1 << 32, 1 << 34
 RING_RESET, NOTIFY_DATA = 1 << 40, 1 << 38
@@ -45,6 +46,8 @@ class Driver:
                       for number in range(queues)]
         self.flying = {}                # (queue, slot) -> (kind, block, seed)
         self.blocks = {}                # block -> seed
+        self.into = {}                  # (queue, slot) -> buffer of the cache
+        self.cache = {}                 # buffer -> seed
         self.random = random.Random(seed)
         self.seed = seed * 100000
         self.done = 0
@@ -94,8 +97,9 @@ class Driver:
     def _place(self, queue, slot):
         return BUFFERS + (queue * ring.SLOTS + slot) * BUFFER
 
-    def submit(self, queue, kind, block, seed=None, kick=True):
-        """One read or write of a block."""
+    def submit(self, queue, kind, block, kick=True, into=None):
+        """One read or write of a block; reads go into a buffer of the cache,
+        which is left as it is, where one is given."""
         slot = next(slot for slot in range(ring.SLOTS)
                     if (queue, slot) not in self.flying)
         base = self._place(queue, slot)
@@ -108,7 +112,11 @@ class Driver:
             self.machine.write(data, pattern(seed))
         else:
             seed = self.blocks.get(block, 0)
-            self.machine.write(data, b'\xaa' * BLOCK)
+            if into is None:
+                self.machine.write(data, b'\xaa' * BLOCK)
+            else:
+                self.into[queue, slot] = into
+                status, data = self._cached(into)
         chain = [(base, 16, False), (data, BLOCK, kind == READ),
                  (status, 1, True)]
         self.flying[queue, slot] = kind, block, seed
@@ -123,13 +131,18 @@ class Driver:
             raise Failure(f'queue {queue} completes what was not asked for')
         kind, block, seed = self.flying.pop((queue, slot))
         base = self._place(queue, slot)
-        status = self.machine.get(base + 16, 1)
+        place, data = base + 16, base + 4096
+        into = self.into.pop((queue, slot), None)
+        if into is not None:
+            self.cache[into] = seed
+            place, data = self._cached(into)
+        status = self.machine.get(place, 1)
         what = f'{("read", "write")[kind]} of block {block}, queue {queue}'
         if status != 0:
             raise Failure(f'{what}: status {status}')
         if kind == WRITE:
             self.blocks[block] = seed
-        elif self.machine.read(base + 4096, BLOCK) != pattern(seed):
+        elif self.machine.read(data, BLOCK) != pattern(seed):
             raise Failure(f'{what}: not what was written')
         if length < (BLOCK + 1 if kind == READ else 1):
             raise Failure(f'{what}: used length {length}')
@@ -207,6 +220,35 @@ class Driver:
             if its.waits(self.machine) and not self.bus.interrupts(queue):
                 raise Failure(f'queue {queue} completed a request without an '
                               'interrupt')
+
+    # --- what the guest keeps in memory and does not touch ------------------
+
+    @staticmethod
+    def _cached(number):
+        return CACHE + number * BUFFER + BLOCK, CACHE + number * BUFFER
+
+    def prepare_cache(self):
+        """Its buffers, before their memory is sent for the first time."""
+        for number in range(CACHED):
+            status, data = self._cached(number)
+            self.machine.write(data, b'\xaa' * BLOCK)
+            self.machine.write(status, bytes([PENDING]))
+
+    def fill_cache(self):
+        """Read blocks into it: only the device writes to this memory."""
+        known = sorted(set(self.blocks) -
+                       {block for _, block, _ in self.flying.values()})
+        for number, block in enumerate(known[:CACHED]):
+            self.submit(number % len(self.rings), READ, block, into=number)
+            if number % 4 == 3:
+                self.reap()
+
+    def check_cache(self):
+        for number, seed in self.cache.items():
+            status, data = self._cached(number)
+            if (self.machine.read(data, BLOCK) != pattern(seed) or
+                    self.machine.get(status, 1)):
+                raise Failure('memory that the device wrote has not come')
 
     def kick_all(self):
         for queue in range(len(self.rings)):

@@ -6,6 +6,7 @@ ours     the one under test
 10.0     Debian's 10.0 of bookworm-backports, unpacked in the cache (it uses
          the libraries that 7.2 has brought), or $STOCK_QEMU
 build    an unpatched build of the base, when scripts/bench has made one
+vhost    ours with a vhost-blk device (see vhost.py)
 """
 
 import fcntl
@@ -86,7 +87,7 @@ class Peers:
     """name -> binary; absent has the reasons for those that are not there."""
 
     def __init__(self, ours, say):
-        self.binary = {'ours': ours}
+        self.binary = {'ours': ours, 'vhost': ours}
         self.absent = {}
         self._take('7.2', DEBIANS, '7.2', 'run scripts/setup')
         try:
