@@ -75,6 +75,8 @@ VHOST_PAIRS = (('vhost', 'vhost'),
 VHOST_FEW = (Cell('vhost', 'vhost', 'pc-q35-7.2', queues=4, iothread=True),
              Cell('vhost', '7.2', 'pc-q35-7.2', 'file'),
              Cell('7.2', 'vhost', 'pc-i440fx-7.2', queues=4),
+             Cell('vhost', '10.0', 'microvm', iothread=True),
+             Cell('10.0', 'vhost', 'pc-q35-10.0', queues=4),
              Cell('vhost', 'ours', 'pc-q35-7.2', 'multifd', queues=4))
 
 

@@ -18,7 +18,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(
 from machine import (Failure, Lines, Qmp, die_with_parent,  # noqa: E402
                      firmware_options)
 
-LIMIT = 30              # seconds for anything that QEMU is asked for
+# seconds for anything that QEMU is asked for
+LIMIT = 30 * int(os.environ.get('VBLK_PATIENCE', 1))
 
 
 class Machine:

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# In the VM: our qtests with vhost-blk devices, on the real /dev/vhost-blk.
+# In the VM: our qtests with vhost-blk devices, on the real /dev/vhost-blk; live
+# migration to and from them ("migrate"); what QEMU says where the kernel's side
+# is missing ("errors", which must come last: the module is gone then).
 # One line a test; those of a disk are named after it.
-#     qtests.sh BUILD_DIR DISK,...
+#     qtests.sh BUILD_DIR DISK|migrate|errors,...
 set -euo pipefail
 
 LOG_DIR=/run/tmp/log BUILD_DIR=$1 VBLK_JOBS=$(nproc)
@@ -58,16 +60,65 @@ device()
     esac
 }
 
-for name in ${2//,/ }; do
-    if [ "$name" = file ]; then
-        glib_tests file 350 "$suite" "$core" "$otherwise"
+# refused NAME WORDS COMMAND...: QEMU must not start, and say so in one line
+refused()
+{
+    local name=$1 words=$2 rc=0 log=$LOG_DIR/errors-$1.log
+
+    shift 2
+    timeout -k 5 60 "$@" "$QEMU" -nodefaults -display none -accel qtest \
+        -blockdev driver=null-co,node-name=disk0,read-zeroes=on \
+        -device vhost-blk-pci,drive=disk0 >"$log" 2>&1 </dev/null || rc=$?
+    if [ "$rc" -eq 1 ] && [ "$(wc -l <"$log")" -eq 1 ] &&
+        grep -qE "$words" "$log"; then
+        result "errors/$name" 0
     else
+        result "errors/$name" 1 "exit code $rc: $(head -c 300 "$log")"
+    fi
+}
+
+errors()
+{
+    local major minor
+
+    # a user that no udev rule lets in
+    chmod 600 /dev/vhost-blk
+    refused no-permission 'no permission to open /dev/vhost-blk.*udev rule' \
+        setpriv --reuid=65534 --regid=65534 --clear-groups
+    read -r major minor <<<"$(stat -c '%Hr %Lr' /dev/vhost-blk)"
+
+    # the module stays while somebody has it open
+    exec 9<>/dev/vhost-blk
+    if rmmod vhost_blk 2>/dev/null; then
+        result errors/in-use 1 "rmmod takes a module that is in use"
+    else
+        result errors/in-use 0
+    fi
+    exec 9>&-
+    rmmod vhost_blk
+    refused missing '/dev/vhost-blk is not there; load the kernel module.*modprobe vhost_blk'
+    # as a container has it, whose nodes do not go with the module
+    mknod /dev/vhost-blk c "$major" "$minor"
+    refused removed 'no driver behind it any more.*modprobe vhost_blk'
+    rm /dev/vhost-blk
+    insmod "$VHOST_BLK_KO"
+    VBLK_JOBS=1 glib_tests loaded-again 350 "$suite" '/life/vhost/started/main'
+}
+
+for name in ${2//,/ }; do
+    case $name in
+    file) glib_tests file 350 "$suite" "$core" "$otherwise" ;;
+    migrate)
+        "$top/tests/migration/run" --only='*vhost*' --jobs="$VBLK_JOBS" \
+            --logs="$LOG_DIR/migrate" ;;
+    errors) errors ;;
+    *)
         VBLK_DISK=$(device "$name")
         export VBLK_DISK
         # one after the other: they share the disk
         VBLK_JOBS=1 glib_tests "$name" 350 "$suite" "$disk"
-        unset VBLK_DISK
-    fi
+        unset VBLK_DISK ;;
+    esac
 done
 for log in "$LOG_DIR"/*.log; do
     ! grep -qE '^(not ok|Bail out|\*\*)' "$log" || { echo "# $log"; tail -n 8 "$log" | cut -c1-300 | sed 's/^/# /'; }

@@ -129,24 +129,73 @@ static void test_zoned(void)
     device_close(dev);
 }
 
+static bool limits_refused(Device *dev, const struct vhost_blk_limits *limits)
+{
+    return ioctl(dev->fd, VHOST_BLK_SET_LIMITS, limits) == -1 &&
+           errno == EINVAL;
+}
+
+/* Each rule for itself; what is just good enough is taken. */
 static void test_limits_refused(void)
 {
     Device *dev = device_open(0);
-    struct vhost_blk_limits bad[6];
+    struct vhost_blk_limits bad[10], good = dev->limits;
+    size_t words = sizeof(good.reserved) / sizeof(good.reserved[0]);
 
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 10; i++) {
         bad[i] = dev->limits;
     }
     bad[0].logical_block_size = 256;
     bad[1].logical_block_size = 1000;
-    bad[2].capacity = UINT64_MAX / 512;
-    bad[3].max_discard_segments = 257;
-    bad[4].flags = 1U << 31;
-    bad[5].reserved[3] = 1;
-    for (int i = 0; i < 6; i++) {
-        CHECK(ioctl(dev->fd, VHOST_BLK_SET_LIMITS, &bad[i]) == -1 &&
-              errno == EINVAL, "case %d", i);
+    bad[2].logical_block_size = 131072;
+    bad[3].logical_block_size = 0;
+    bad[4].capacity = UINT64_MAX / 512;
+    bad[5].capacity = INT64_MAX / 512 + 1;
+    bad[6].max_discard_segments = VHOST_BLK_MAX_SEGMENTS + 1;
+    bad[7].max_write_zeroes_segments = VHOST_BLK_MAX_SEGMENTS + 1;
+    bad[8].max_secure_erase_segments = VHOST_BLK_MAX_SEGMENTS + 1;
+    bad[9].flags = 1U << 3;
+    for (int i = 0; i < 10; i++) {
+        CHECK(limits_refused(dev, &bad[i]), "case %d", i);
     }
+    for (size_t i = 0; i < words; i++) {
+        bad[0] = good;
+        bad[0].reserved[i] = 1;
+        CHECK(limits_refused(dev, &bad[0]), "reserved word %zu", i);
+    }
+    good.logical_block_size = 65536;
+    good.capacity = INT64_MAX / 512;
+    good.max_discard_segments = VHOST_BLK_MAX_SEGMENTS;
+    good.max_write_zeroes_segments = VHOST_BLK_MAX_SEGMENTS;
+    good.max_secure_erase_segments = VHOST_BLK_MAX_SEGMENTS;
+    good.flags = VHOST_BLK_L_READ_ONLY | VHOST_BLK_L_WRITE_THROUGH |
+                 VHOST_BLK_L_KEEP_ALLOCATED;
+    CHECK(ioctl(dev->fd, VHOST_BLK_SET_LIMITS, &good) == 0, "good: %s",
+          strerror(errno));
+    device_close(dev);
+}
+
+/* No smaller blocks than the disk's own, before it is there or after. */
+static void test_limits_block(void)
+{
+    Device *dev = device_open(0);
+    Queue *q = queue_setup(dev, 0, 64);
+    struct vhost_blk_limits small = dev->limits;
+    int fd = open_backend(), r;
+
+    small.logical_block_size = 512;
+    if (backend.block_size == 512 || !(backend.flags & O_DIRECT)) {
+        not_here();
+    }
+    CHECK(ioctl(dev->fd, VHOST_BLK_SET_LIMITS, &small) == 0, "no backend");
+    r = queue_set_backend(q, fd);
+    CHECK(r == -EINVAL, "the backend: %d", r);
+    device_set_limits(dev);
+    r = queue_set_backend(q, fd);
+    CHECK(!r, "the backend: %s", strerror(-r));
+    CHECK(limits_refused(dev, &small), "with a backend");
+    CHECK(simple(q, VIRTIO_BLK_T_IN, 0, 512) == VIRTIO_BLK_S_IOERR,
+          "half a block");
     device_close(dev);
 }
 
@@ -970,6 +1019,7 @@ const Test control_tests[] = {
     { "backend-refused", test_backend_refused },
     { "zoned", test_zoned },
     { "limits-refused", test_limits_refused },
+    { "limits-block", test_limits_block },
     { "defaults", test_defaults },
     { "stats", test_stats },
     { "event-idx", test_event_idx },

@@ -701,5 +701,6 @@ void vblk_add_vhost_tests(void)
     life_add("vhost/error", LIFE_MAIN | LIFE_ONE, test_error);
     life_add("vhost/cache", VHOST_CASES, test_cache);
     life_add("vhost/abandoned", LIFE_MAIN | LIFE_ONE, test_abandoned);
+    vhost_add_life_tests();
     vhost_add_move_tests();
 }

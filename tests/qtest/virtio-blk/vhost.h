@@ -35,5 +35,6 @@ void vhost_wait_engine(LifeVm *vm, const char *engine);
 void vhost_assert_userspace(LifeVm *vm);
 
 void vhost_add_move_tests(void);        /* vhost-move.c */
+void vhost_add_life_tests(void);        /* vhost-life.c */
 
 #endif

@@ -1,0 +1,165 @@
+/*
+ * virtio-blk qtests: plugs, resets, reboots and resizes of a vhost-blk device
+ *
+ * In the midst of a load that the kernel serves.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "vhost.h"
+
+#define ROUNDS      4
+#define SLOW_FAKE   "FAKEHOST_VHOST_US=1000"
+
+static LifeLoad *load_in_kernel(LifeVm *vm)
+{
+    LifeLoad *l;
+
+    vhost_wait_engine(vm, "vhost");
+    l = life_load_new(vm, 6);
+    life_load_run(l, 30);
+    return l;
+}
+
+static void drop_load(LifeLoad *l)
+{
+    life_load_forget(l);
+    g_free(l->slots);
+    g_free(l);
+}
+
+/* A load from the start to a good end, in the kernel. */
+static void check_load(LifeVm *vm)
+{
+    life_load_end(load_in_kernel(vm));
+}
+
+/* The device goes with requests in the kernel, comes again, and none is left. */
+static void test_plug(const LifeCase *c)
+{
+    unsigned fds = 0;
+    LifeVm *vm;
+    Vhost h;
+
+    if (!vhost_begin(&h, SLOW_FAKE)) {
+        return;
+    }
+    vm = vhost_start(&h, c, (LifeSpec) { .machine = "pc", .hotplug = true });
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        LifeLoad *l;
+
+        life_plug(vm);
+        l = load_in_kernel(vm);
+        life_unplug(vm);
+        drop_load(l);
+        if (!i) {
+            fds = life_fds(vm);
+        }
+    }
+    g_assert_cmpint(life_fds(vm), <=, fds);
+    life_plug(vm);
+    check_load(vm);
+    life_unplug(vm);
+    /* Nobody has the node any more. */
+    life_qmp(vm, "{'execute': 'blockdev-del', 'arguments': "
+             "{'node-name': %s}}", VBLK_NODE);
+    life_stop(vm);
+    vhost_end(&h);
+}
+
+/* The driver resets the device: what the kernel had is over when it reads 0. */
+static void test_reset(const LifeCase *c)
+{
+    LifeVm *vm;
+    Vhost h;
+
+    if (!vhost_begin(&h, SLOW_FAKE)) {
+        return;
+    }
+    vm = vhost_start(&h, c, (LifeSpec) { 0 });
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        LifeLoad *l = load_in_kernel(vm);
+
+        vblk_reset(vm->v);
+        vhost_assert_userspace(vm);
+        drop_load(l);
+        life_setup(vm);
+    }
+    check_load(vm);
+    life_stop(vm);
+    vhost_end(&h);
+}
+
+/* The machine is reset under a load, and its next driver finds the disk. */
+static void test_reboot(const LifeCase *c)
+{
+    LifeVm *vm;
+    Vhost h;
+
+    if (!vhost_begin(&h, SLOW_FAKE)) {
+        return;
+    }
+    vm = vhost_start(&h, c, (LifeSpec) { 0 });
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        LifeLoad *l = load_in_kernel(vm);
+
+        life_qmp(vm, "{'execute': 'system_reset'}");
+        vblk_expect_event(vm->v, "RESET");
+        /* The event comes before the devices are reset. */
+        qobject_unref(life_query(vm, "{'execute': 'query-status'}"));
+        vhost_assert_userspace(vm);
+        drop_load(l);
+        vblk_detach(vm->v);
+        vblk_attach(vm->v);
+        life_setup(vm);
+    }
+    check_load(vm);
+    life_stop(vm);
+    vhost_end(&h);
+}
+
+/* The disk grows under a load: the driver is told, the kernel takes it. */
+static void test_resize_load(const LifeCase *c)
+{
+    uint64_t sectors = LIFE_DISK_SIZE / VBLK_SECTOR;
+    LifeLoad *l;
+    LifeVm *vm;
+    Vhost h;
+
+    if (!vhost_begin(&h, SLOW_FAKE)) {
+        return;
+    }
+    vm = vhost_start(&h, c, (LifeSpec) { 0 });
+    l = load_in_kernel(vm);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        uint64_t end = sectors;
+
+        sectors += 128;
+        life_load_qmp(l, 10, "{'execute': 'block_resize', 'arguments': "
+                      "{'node-name': %s, 'size': %" PRId64 "}}", VBLK_NODE,
+                      (int64_t)(sectors * VBLK_SECTOR));
+        vhost_wait_engine(vm, "vhost");
+        life_load_settle(l);
+        g_assert_cmpuint(vblk_cfg64(vm->v, 0), ==, sectors);
+        drop_load(l);
+        life_ok(vm, life_write_kick(vm, 0, end, i + 1));
+        life_assert_read(vm, vm->s.queues - 1, end, i + 1);
+        life_ioerr(vm, life_write_kick(vm, 0, sectors, 1));
+        l = load_in_kernel(vm);
+    }
+    life_load_end(l);
+    life_stop(vm);
+    vhost_end(&h);
+}
+
+void vhost_add_life_tests(void)
+{
+    /* The slots of the pc machine can be ejected. */
+    life_add("vhost/plug", LIFE_MAIN | LIFE_ONE | LIFE_MAP, test_plug);
+    life_add("vhost/reset", LIFE_MAIN | LIFE_MAP | LIFE_LEGACY |
+             LIFE_MMIO_MAIN, test_reset);
+    life_add("vhost/reboot", LIFE_MAIN | LIFE_MAP, test_reboot);
+    life_add("vhost/resize-load", LIFE_MAIN | LIFE_ONE | LIFE_MAP,
+             test_resize_load);
+}
