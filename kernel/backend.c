@@ -9,6 +9,7 @@
  */
 
 #include <linux/types.h>
+#include <linux/cred.h>
 #include <linux/falloc.h>
 #include <linux/file.h>
 #include <linux/pagemap.h>
@@ -72,6 +73,8 @@ struct vblk_backend *vblk_backend_open(int fd, struct vhost_blk_limits *limits,
 	backend = kzalloc(sizeof(*backend), GFP_KERNEL);
 	if (!backend)
 		return ERR_PTR(-ENOMEM);
+	/* the worker's own may use what is reserved, and pass over quotas */
+	backend->cred = get_current_cred();
 	backend->file = fget(fd);
 	if (backend->file)
 		r = vblk_backend_look(backend);
@@ -88,6 +91,7 @@ void vblk_backend_close(struct vblk_backend *backend)
 {
 	if (backend->file)
 		fput(backend->file);
+	put_cred(backend->cred);
 	kfree(backend);
 }
 
@@ -189,6 +193,7 @@ static bool vblk_start_write(struct vblk_req *req)
 
 static void vblk_submit_iocb(struct vblk_req *req)
 {
+	const struct cred *own;
 	ssize_t r;
 
 	if (!vblk_start_write(req)) {
@@ -201,7 +206,9 @@ static void vblk_submit_iocb(struct vblk_req *req)
 		req->iocb.ki_flags |= IOCB_NOWAIT;
 		req->tried_nowait = true;
 	}
+	own = override_creds(req->backend->cred);
 	r = vblk_call_file(req);
+	revert_creds(own);
 	if (r != -EIOCBQUEUED)
 		vblk_iocb_done(&req->iocb, r);
 }
@@ -377,6 +384,7 @@ static long vblk_change_ranges(struct vblk_req *req)
 void vblk_backend_run(struct work_struct *work)
 {
 	struct vblk_req *req = container_of(work, struct vblk_req, work);
+	const struct cred *own = override_creds(req->backend->cred);
 	long r;
 
 	switch (req->op) {
@@ -390,5 +398,6 @@ void vblk_backend_run(struct work_struct *work)
 	default:
 		r = vblk_change_ranges(req);
 	}
+	revert_creds(own);
 	vblk_req_done(req, r);
 }

@@ -42,6 +42,7 @@ struct vblk_range {
 
 struct vblk_backend {
 	struct file *file;
+	const struct cred *cred;	/* of who handed the file over */
 	struct block_device *bdev;	/* NULL: a regular file */
 	bool bio;			/* block device opened for direct I/O */
 	bool direct;			/* kiocbs may be asynchronous */

@@ -152,6 +152,7 @@ static const struct {
     { "merges", &backend.merges },
     { "counts-flushes", &backend.counts_flushes },
     { "pulled", &backend.pulled }, { "zoned", &backend.zoned },
+    { "reserved", &backend.reserved },
 };
 
 static const char *only = "*", *not = "";

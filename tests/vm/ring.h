@@ -72,6 +72,7 @@ typedef struct Backend {
     bool counts_flushes;
     bool pulled;                /* may be pulled, in the end */
     bool zoned;
+    bool reserved;              /* a part of the room is root's */
     unsigned int verify_ms;
     char *sys;                  /* its folder in sysfs, for block devices */
 } Backend;
