@@ -52,7 +52,8 @@ def can_be_apart(folder):
 
 
 class Daemon:
-    def __init__(self, folder, number):
+    def __init__(self, folder, number, settings=''):
+        """settings are more lines of qemu.conf."""
         self.folder = folder
         self.log = os.path.join(folder, 'libvirtd.log')
         self.run_folder = os.path.join(folder, 'run')
@@ -70,7 +71,8 @@ class Daemon:
             # no virtlogd; each daemon has its own ports
             file.write('stdio_handler = "file"\n'
                        f'migration_port_min = {49300 + 100 * number}\n'
-                       f'migration_port_max = {49399 + 100 * number}\n')
+                       f'migration_port_max = {49399 + 100 * number}\n' +
+                       settings)
         with open(f'{folder}/libvirtd.conf', 'w', encoding='ascii') as file:
             file.write('host_uuid = "11111111-2222-4333-8444-'
                        f'{number:012d}"\n')

@@ -15,6 +15,7 @@ from steps import digest
 from variants import KERNEL_ARGS
 
 PAYLOAD_SEED = 9
+QEMU = 'http://libvirt.org/schemas/domain/qemu/1.0'
 
 
 class Boot:
@@ -27,9 +28,9 @@ class Boot:
                         self.payload)
 
 
-def prepare(text, boot, agent):
+def prepare(text, boot, agent, **environment):
     """A domain as the documentation shows it, for a run without KVM, started
-    with the test's kernel and the agent's channel."""
+    with the test's kernel and the agent's channel; environment is QEMU's."""
     domain = ET.fromstring(text)
     domain.set('type', 'qemu')
     os_ = domain.find('os')
@@ -50,6 +51,10 @@ def prepare(text, boot, agent):
     for kind in ('usb', ):
         ET.SubElement(devices, 'controller', type=kind, model='none')
     ET.SubElement(devices, 'memballoon', model='none')
+    if environment:
+        line = ET.SubElement(domain, f'{{{QEMU}}}commandline')
+        for name, value in environment.items():
+            ET.SubElement(line, f'{{{QEMU}}}env', name=name, value=value)
     return ET.tostring(domain, encoding='unicode')
 
 
