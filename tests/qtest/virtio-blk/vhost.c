@@ -311,6 +311,41 @@ static void test_choice(const void *data)
     unlink(file);
 }
 
+/*
+ * A driver behind a virtual IOMMU is served in userspace; the trace and the
+ * property say why.
+ */
+static void test_iommu(const LifeCase *c)
+{
+    g_autofree char *log = life_temp("trace", 0);
+    g_autofree char *args = g_strdup_printf(
+        "-device intel-iommu,device-iotlb=on -D %s "
+        "-trace virtio_blk_vhost_refused", log);
+    g_autofree char *text = NULL, *why = NULL;
+    LifeVm *vm;
+    Vhost h;
+
+    if (!qtest_has_device("intel-iommu")) {
+        g_test_skip("this QEMU has no intel-iommu");
+    } else if (vhost_begin(&h, NULL)) {
+        vm = vhost_start(&h, c, (LifeSpec) {
+            .machine = "q35,kernel-irqchip=off", .args = args,
+            .json = "\"iommu_platform\":true,", .no_legacy = true,
+        });
+        g_assert_true(vblk_has(vm->v, VIRTIO_F_ACCESS_PLATFORM));
+        vhost_assert_userspace(vm);
+        why = vblk_qom_str(vm->v, "engine-reason");
+        g_assert_nonnull(strstr(why, "IOMMU"));
+        vblk_check_io(vm->v, 0);
+        life_stop(vm);
+        g_assert_true(g_file_get_contents(log, &text, NULL, NULL));
+        g_assert_nonnull(strstr(text, "virtio_blk_vhost_refused"));
+        g_assert_nonnull(strstr(text, "IOMMU"));
+        vhost_end(&h);
+    }
+    unlink(log);
+}
+
 /* ---- on and off again ---- */
 
 static LifeVm *start_in_kernel(Vhost *h, const LifeCase *c, LifeSpec s)
@@ -688,6 +723,7 @@ void vblk_add_vhost_tests(void)
     add_tables();
     life_add("vhost/auto", LIFE_ONE, test_auto);
     life_add("vhost/other-type", LIFE_ONE, test_other_type);
+    life_add("vhost/iommu", LIFE_MAIN | LIFE_MAP, test_iommu);
     life_add("vhost/started", VHOST_CASES | LIFE_LEGACY | LIFE_MMIO_MAIN,
              test_started);
     life_add("vhost/attached", VHOST_CASES, test_attached);
