@@ -24,9 +24,3 @@ works()
         >"$LOG_DIR/libvirt" 2>&1 || rc=$?
     result "$name is taken by libvirt" "$rc" "$(tail -n 1 "$LOG_DIR/libvirt")"
 }
-
-# listing DIR: all that is below it, with what tells a change.
-listing()
-{
-    (cd "$1" && find . ! -name . -printf '%p %y %m %s %T@ %l\n' | sort)
-}
