@@ -46,6 +46,11 @@ has_size() {
     [ "$(cat /sys/block/vda/size)" = "$1" ]
 }
 
+# beyond NUMBER FILE: the file's last line is a greater number
+beyond() {
+    [ "$(tail -n 1 "$2")" -gt "$1" ]
+}
+
 # The page cache must not answer for the disk.
 forget() {
     sync
