@@ -80,16 +80,19 @@ wait_for 20 can_open || {
     poweroff -f
 }
 exec 3<> /dev/vport0p1
-echo "@ready $(uname -r)" >&3
-# Until the port's host side is known to be open, a read ends at once.
-gone=0
-while [ "$gone" -lt 20 ]; do
+ready="@ready $(uname -r) $(cat /proc/sys/kernel/random/boot_id)"
+echo "$ready" >&3
+# Until the port's host side is known to be open, a read ends at once, and what
+# was written may be lost: the runner knows the same line when it comes again.
+gone=0 heard=
+while [ "$gone" -lt 100 ]; do
     if ! read -r number line <&3; then
         gone=$((gone + 1))
         sleep 0.1
+        [ -n "$heard" ] || echo "$ready" >&3
         continue
     fi
-    gone=0
+    gone=0 heard=1
     (eval "$line") >&3 2>&1 < /dev/null 3>&-
     echo "@end $number $?" >&3
 done

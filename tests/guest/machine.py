@@ -104,6 +104,8 @@ class Qmp:
 class Machine:
     """Starts argv with a monitor, an agent and a console file added."""
 
+    greeting = ''           # the agent's last; it has the boot's ID
+
     def __init__(self, argv, folder, timeout):
         self.folder = folder
         self.console = os.path.join(folder, 'console.log')
@@ -161,8 +163,9 @@ class Machine:
             except Failure as error:
                 raise Failure('the guest did not boot within '
                               f'{timeout} s: {error}') from error
-            if line.startswith('@ready '):
+            if line.startswith('@ready ') and line != self.greeting:
                 self.number = 0
+                self.greeting = line
                 return line.split()[1]
 
     def send(self, line):
@@ -184,6 +187,8 @@ class Machine:
                               f'({error}); it printed: {tail}') from error
             if line.startswith(end):
                 return int(line[len(end):]), '\n'.join(seen)
+            if line == self.greeting:
+                continue
             if line.startswith('@ready '):
                 raise Failure('the guest started anew by itself')
             seen.append(line)
