@@ -157,7 +157,8 @@ void virtio_blk_engine_select(VirtIOBlock *s, const char *why)
                                                        : "the node is plain";
     if (s->engine != engine) {
         qatomic_set(&s->engine, engine);
-        trace_virtio_blk_engine(VIRTIO_DEVICE(s), engine->name, why);
+        trace_virtio_blk_engine(VIRTIO_DEVICE(s), engine->name,
+                                s->engine_why);
     }
     /* Everything above is seen by a queue's thread that sees this. */
     qatomic_store_release(&s->engine_held, false);
