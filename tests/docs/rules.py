@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Commands of the documents that cannot run here as they stand."""
+
+import re
+
+# Pages whose commands another part runs, and the file there that reads them.
+OTHER_PARTS = {
+    'docs/libvirt.rst': ('libvirt', 'tests/libvirt/run'),
+    'docs/migration.rst': ('migration', 'tests/migration/docs.py'),
+}
+
+# A command that matches is not run: why.
+SKIPPED = (
+    (r'^modprobe ', 'needs a host whose kernel takes modules; part kernel '
+                    'loads it in a VM'),
+    (r'usdt:', 'needs a build with another trace backend'),
+    (r'^scripts/check', 'it is what runs this test'),
+    (r'^scripts/demo', 'it boots what part guest boots'),
+)
+
+# A command that matches is run like this, and what is not done then.
+CHANGED = (
+    (r'^ninja -C build$', r'\g<0> -n qemu-system-x86_64',
+     'dry run; part configure builds'),
+    (r'^scripts/bench.*', r'\g<0> --list', 'listed only; part bench measures'),
+    (r'^scripts/virtio-blk-top.*', r'\g<0> --count 1', 'one look'),
+)
+
+# What stands for places that the reader has.
+PLACES = (
+    ('/path/to', '{here}'),
+    ('/run/vm/', '{here}/run/'),
+    ('/dev/vg0/guest', '{here}/fake/image'),
+    ('/dev/sdb', '{here}/fake/image'),
+)
+
+# How tests/fakehost's /dev/vhost-blk must be for a message; None: not there.
+FAKE_VHOST = (
+    ('/dev/vhost-blk is not there', None),
+    ('has version 2', {'FAKEHOST_VHOST_ABI': '2'}),
+    ('lacks features 0x4', {'FAKEHOST_VHOST_LACKS': '4'}),
+)
+
+# What "..." stands for in a command: pages say so.
+DOTS = ('-machine q35 -m 1G -blockdev driver=file,node-name=file0,'
+        'filename=disk.img -blockdev driver=raw,node-name=disk0,file=file0')
+
+
+def why_skipped(command):
+    return next((why for pattern, why in SKIPPED
+                 if re.search(pattern, command)), None)
+
+
+def changed(command):
+    """The command as it is run, and what was changed or None."""
+    command = re.sub(r'\s+# .*', '', command) if '\n' not in command \
+        else command
+    for pattern, instead, what in CHANGED:
+        if re.search(pattern, command):
+            return re.sub(pattern, instead, command, count=1), what
+    return command, None
+
+
+def fake_vhost(expected):
+    """Environment for that, {} for an ordinary one, or None."""
+    expected = ' '.join(expected.split())
+    return next((env for text, env in FAKE_VHOST if text in expected), {})
+
+
+def placed(text, here):
+    for name, place in PLACES:
+        text = text.replace(name, place.format(here=here))
+    return text
