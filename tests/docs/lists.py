@@ -143,7 +143,7 @@ def check_messages():
         raise Wrong(f'{len(missing)} of {len(known)} messages are not in '
                     f'{TROUBLE}: {missing[:3]}')
     terms = [term for line in pages.read(TROUBLE).splitlines()
-             if line.startswith('``')
+             if re.fullmatch('(``[^`]*``(, )?)+', line)
              for term in re.findall(r'``(.*?)``', line)]
     for term in terms:
         plain = re.sub('^virtio-blk (?=request )|: \\.\\.\\.$', '', term)
