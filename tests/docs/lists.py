@@ -99,7 +99,8 @@ TROUBLE = 'docs/troubleshooting.rst'
 DEVICE = 'hw/block/virtio-blk'
 CALL = re.compile(r'\b(?:error_setg|error_setg_errno|error_report|'
                   r'error_prepend|warn_report|warn_report_once)\s*\(')
-REASON = re.compile(r'(?:\breturn |why = |other_user\[\] = )(?=")')
+REASON = re.compile(r'(?:\breturn (?:[^;"{}]*\? [^;"{}]*: )?|why = |'
+                    r'other_user\[\] = )(?=")')
 TEXT = re.compile(r'\s*(?:(?:DEVICE|PRI\w+)\s+)*"(?:[^"\\]|\\.)*"'
                   r'(?:\s*(?:"(?:[^"\\]|\\.)*"|DEVICE|PRI\w+))*')
 
@@ -146,10 +147,60 @@ def check_messages():
              if re.fullmatch('(``[^`]*``(, )?)+', line)
              for term in re.findall(r'``(.*?)``', line)]
     for term in terms:
-        plain = re.sub('^virtio-blk (?=request )|: \\.\\.\\.$', '', term)
-        if not any(re.fullmatch(as_pattern(text), plain) or
-                   plain == text for _, text in known):
+        plain = re.sub('^virtio-blk (?=request )', '', term)
+        if not any(re.fullmatch(as_pattern(text) + r'(:? \.\.\.)?', plain)
+                   for _, text in known):
             raise Wrong(f'the device never says "{term}"')
+
+
+# ---- the kernel's interface ----
+
+UAPI, HEADER = 'docs/vhost-blk-uapi.rst', 'kernel/uapi/vhost_blk.h'
+
+
+def without_comments(text):
+    return re.sub(r'/\*.*?\*/', '', text, flags=re.S).replace('\\\n', ' ')
+
+
+def declared_constants(header):
+    """Name to what the page has in parentheses."""
+    found = {}
+    for name, value in re.findall(r'^#define (VHOST_BLK_\w+)\s+(.*)$', header,
+                                  re.M):
+        bit = re.match(r'\(1U(?:LL)? << (\d+)\)', value)
+        call = re.match(r'(_IO\w*)\(VHOST_VIRTIO, (\w+),\s*(.*)\)$', value)
+        if bit:
+            found[name] = f'bit {bit.group(1)}'
+        elif call:
+            found[name] = ', '.join(f'``{x}``' for x in call.groups())
+        else:
+            found[name] = value.strip()
+    for body in re.findall(r'^enum \w+ \{(.*?)\}', header, re.M | re.S):
+        for number, name in enumerate(re.findall(r'\w+', body)):
+            found[name] = str(number)
+    return found
+
+
+def check_uapi():
+    header = without_comments(pages.read(HEADER))
+    page = pages.read(UAPI)
+    declared = declared_constants(header)
+    said = dict(re.findall(r'``(VHOST_BLK_\w+)`` \(([^)]*)\)', page))
+    for name in sorted(set(declared) | set(said)):
+        if said.get(name) != declared.get(name):
+            raise Wrong(f'{name} is {declared.get(name)}, the page says '
+                        f'{said.get(name)}')
+    sections = re.split(r'^struct (\w+)\n~+\n', page, flags=re.M)
+    told = dict(zip(sections[1::2], sections[2::2]))
+    structures = re.findall(r'^struct (\w+) \{(.*?)^\};', header, re.M | re.S)
+    if sorted(told) != sorted(name for name, _ in structures):
+        raise Wrong(f'the page has {sorted(told)}')
+    for name, body in structures:
+        fields = [' '.join(x.split()) for x in body.split(';') if x.strip()]
+        lines = re.findall(r'^``_.*``$|^``struct .*``$', told[name], re.M)
+        shown = re.findall('``(.*?)``', ' '.join(lines))
+        if fields != shown:
+            raise Wrong(f'struct {name} has {fields}, the page {shown}')
 
 
 # ---- trace events ----
@@ -212,4 +263,5 @@ def tests(qemu, build):
     yield f'{TROUBLE} has the messages', check_messages
     yield (f'{TRACING} lists the events',
            lambda: check_events(qemu, build))
+    yield f'{UAPI} is what {HEADER} says', check_uapi
     yield f'{TUNING} has figures of the report only', check_figures
