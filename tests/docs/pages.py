@@ -58,7 +58,9 @@ def documents():
 
 
 def blocks(page):
-    """The blocks of a page, in order.  Markdown's have the kind "shell"."""
+    """The blocks of a page, in order.
+
+    Markdown's are "shell" where they begin with a command."""
     text = read(page)
     found = []
 
@@ -69,8 +71,9 @@ def blocks(page):
 
     if page.endswith('.md'):
         for match in INDENTED.finditer(text):
-            add(match, 'xml' if match.group(1).lstrip().startswith('<')
-                else 'shell', 1)
+            body = textwrap.dedent(match.group(1))
+            add(match, 'shell' if re.match(r'[a-z.][\w./-]*[ \n]', body)
+                else 'other', 1)
     else:
         for match in BLOCK.finditer(text):
             add(match, match.group(2), 4)
