@@ -35,7 +35,7 @@ static void check_load(LifeVm *vm)
     life_load_end(load_in_kernel(vm));
 }
 
-/* The device goes with requests in the kernel, and comes again; none is left. */
+/* The device goes with requests in the kernel and comes again; none is left. */
 static void test_plug(const LifeCase *c)
 {
     unsigned fds = 0;
