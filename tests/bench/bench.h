@@ -104,6 +104,7 @@ typedef struct Options {
     bool event_idx;
     bool verify;
     bool freeze;                    /* stop QEMU's main thread in the run */
+    bool pin;                       /* CPUs of their own for driver, device */
     double warm, time;              /* seconds */
     uint64_t count;                 /* requests a queue, instead of time */
     unsigned timeout;               /* seconds that nothing may take */
@@ -118,6 +119,12 @@ void die(const char *fmt, ...)
 void *xalloc(size_t n, size_t size);
 uint64_t now_ns(void);
 void sleep_until(uint64_t ns);
+/*
+ * Keep the calling thread, a driver's or (-1) any of the device, off the CPUs
+ * of the others: a driver that spins on the CPU of the thread that it waits
+ * for measures the scheduler.  Nothing happens where CPUs are too few.
+ */
+void pin_thread(int driver);
 char *format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* FN is called once when the program dies. */
 void at_die(void (*fn)(void));

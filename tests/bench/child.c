@@ -77,6 +77,7 @@ pid_t child_start(char **argv)
         child = pid;
         return pid;
     }
+    pin_thread(-1);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) {
         _exit(1);

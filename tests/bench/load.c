@@ -60,6 +60,7 @@ typedef struct Queue {
 
 typedef struct Worker {
     pthread_t thread;
+    unsigned index;
     Queue *queue[MAX_QUEUES];
     unsigned n_queue;
     uint64_t hist[HIST_BUCKETS];
@@ -389,6 +390,7 @@ static void *work(void *opaque)
     uint64_t idle_since = 0;
     unsigned spins = 0;
 
+    pin_thread(w->index);
     while (busy(w)) {
         bool progress = false;
 
@@ -463,6 +465,7 @@ static void start_workers(Worker *w, Queue **queue)
         mine->queue[mine->n_queue++] = queue[i];
     }
     for (unsigned i = 0; i < opt.threads; i++) {
+        w[i].index = i;
         if (pthread_create(&w[i].thread, NULL, work, &w[i])) {
             die("cannot start a thread");
         }

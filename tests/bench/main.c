@@ -37,6 +37,7 @@ Options opt = {
     .indirect = true,
     .event_idx = true,
     .freeze = true,
+    .pin = true,
     .warm = 0.3,
     .time = 1,
     .timeout = 20,
@@ -46,7 +47,7 @@ enum {
     O_HELP = 256, O_TARGET, O_BINARY, O_WRAP, O_FILE, O_DIRECT, O_BLOCKDEV,
     O_QEMU_ARG, O_DEVICE, O_IOTHREADS, O_POLL_MAX, O_QUEUES, O_DEPTH, O_BATCH,
     O_THREADS, O_BS, O_SEGS, O_REGION, O_LOAD, O_WAIT, O_PACKED, O_INDIRECT,
-    O_EVENT_IDX, O_VERIFY, O_FREEZE, O_WARM, O_TIME, O_COUNT, O_TIMEOUT,
+    O_EVENT_IDX, O_VERIFY, O_FREEZE, O_PIN, O_WARM, O_TIME, O_COUNT, O_TIMEOUT,
     O_SERVER_CPU, O_REGISTERED,
 };
 
@@ -85,6 +86,7 @@ static const struct {
     { "event-idx", O_EVENT_IDX, "on|off", "VIRTIO_F_EVENT_IDX [on]" },
     { "verify", O_VERIFY, "on|off", "stamp and check each block [off]" },
     { "freeze", O_FREEZE, "on|off", "stop QEMU's main thread meanwhile [on]" },
+    { "pin", O_PIN, "on|off", "driver and device on CPUs of their own [on]" },
     { "warm", O_WARM, "SECONDS", "run this long before measuring [0.3]" },
     { "time", O_TIME, "SECONDS", "measure this long [1]" },
     { "count", O_COUNT, "N", "this many requests a queue, instead" },
@@ -206,7 +208,8 @@ static bool take_switch(int id, const char *name, const char *s)
                id == O_INDIRECT ? &opt.indirect :
                id == O_EVENT_IDX ? &opt.event_idx :
                id == O_VERIFY ? &opt.verify :
-               id == O_FREEZE ? &opt.freeze : NULL;
+               id == O_FREEZE ? &opt.freeze :
+               id == O_PIN ? &opt.pin : NULL;
 
     if (to) {
         *to = on_off(name, s);

@@ -189,6 +189,7 @@ static void *work(void *opaque)
 {
     UQueue *q = opaque;
 
+    pin_thread(-1);
     set_up_ring(q);
     q->tid = gettid();
     for (;;) {

@@ -6,6 +6,7 @@
 
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,6 +76,26 @@ uint64_t now_ns(void)
 
     clock_gettime(CLOCK_MONOTONIC, &t);
     return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+void pin_thread(int driver)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    cpu_set_t set;
+
+    if (!opt.pin || cpus < (long)(opt.threads + MAX(opt.iothreads, 1))) {
+        return;
+    }
+    CPU_ZERO(&set);
+    if (driver >= 0) {
+        CPU_SET(driver, &set);
+    } else {
+        for (long i = opt.threads; i < cpus; i++) {
+            CPU_SET(i, &set);
+        }
+    }
+    /* A container may forbid it: no harm done. */
+    sched_setaffinity(0, sizeof(set), &set);
 }
 
 void sleep_until(uint64_t ns)

@@ -256,9 +256,10 @@ static bool ring_poll(void *opaque)
 static VirtIOBlkUring *uring_open(VirtIOBlkQueue *q)
 {
     VirtIOBlkUring *u = g_new0(VirtIOBlkUring, 1);
+    bool own_thread = q->ctx != qemu_get_aio_context();
     int ret;
 
-    ret = ring_init(&u->ring, q->ctx != qemu_get_aio_context());
+    ret = ring_init(&u->ring, own_thread);
     if (ret < 0) {
         warn_report_once("virtio-blk: no io_uring for a queue (%s), requests "
                          "go through the block layer", strerror(-ret));
@@ -267,6 +268,12 @@ static VirtIOBlkUring *uring_open(VirtIOBlkQueue *q)
         return NULL;
     }
     u->q = q;
+#ifdef IORING_SETUP_SINGLE_ISSUER
+    if (own_thread) {
+        /* Saves a look-up in each call; it does not have to work. */
+        io_uring_register_ring_fd(&u->ring);
+    }
+#endif
     aio_set_fd_handler(q->ctx, u->ring.ring_fd, ring_ready, NULL, ring_poll,
                        ring_ready, u);
     return u;

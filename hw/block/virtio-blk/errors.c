@@ -127,6 +127,7 @@ void virtio_blk_vm_change(void *opaque, bool running, RunState state)
     for (unsigned i = 0; i < s->conf.num_queues; i++) {
         restart_queue(&s->queues[i]);
     }
+    virtio_blk_queues_resume(s);
 }
 
 static void drop_queue(VirtIOBlkQueue *q)

@@ -41,6 +41,10 @@ struct VirtIOBlkQueue {
     unsigned num_ended;                 /* in the ring, still in flight */
     bool notify;                        /* the driver is owed an interrupt */
     int64_t batch_ns;                   /* when the batch began */
+    QEMUBH *again;                      /* where there is no ioeventfd */
+    bool alone;                         /* no other queue in this iothread */
+    unsigned linger_credit;             /* see queue_linger() */
+    unsigned linger_skipped;
     /*
      * The driver reset this queue and has not enabled it again.  Written
      * under the BQL while the queue's notifier is detached.
@@ -518,6 +522,12 @@ void virtio_blk_queues_cleanup(VirtIOBlock *s);
  * for the last one.  In the queue's thread.
  */
 void virtio_blk_queue_left(VirtIOBlkQueue *q, unsigned num);
+
+/*
+ * virtio_blk_queues_resume: the VM runs again; look at queues that the stop
+ * may have left with requests that nobody will ring for.  BQL.
+ */
+void virtio_blk_queues_resume(VirtIOBlock *s);
 
 /*
  * virtio_blk_wait_idle: wait until @q (all queues when NULL) has nothing in

@@ -12,7 +12,17 @@
 #include "qemu/defer-call.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
+#include "qemu/processor.h"
+#include "qemu/timer.h"
+#include "system/runstate.h"
 #include "internal.h"
+
+#define LINGER_NS       4000    /* longest wait for the driver, */
+#define LINGER_TRY_NS   16000   /* while it returns from a doorbell */
+#define LINGER_LOOKS    16      /* at the ring between two at the clock */
+#define LINGER_ROUNDS   8       /* before others have their turn */
+#define LINGER_CREDIT   4       /* waits in vain that are forgiven */
+#define LINGER_SELDOM   32      /* then only one in so many is made */
 
 static VirtIOBlockReq *queue_pop(VirtIOBlkQueue *q)
 {
@@ -42,7 +52,8 @@ static void queue_pop_all(VirtIOBlkQueue *q, VirtIOBlkBatch *batch)
 {
     VirtIOBlockReq *req;
 
-    while ((req = queue_pop(q))) {
+    /* What ends at once makes room for more: that must not go on for ever. */
+    for (unsigned i = 0; i < VIRTQUEUE_MAX_SIZE && (req = queue_pop(q)); i++) {
         if (!virtio_blk_request_start(req, batch)) {
             virtio_blk_req_drop(req);
             virtio_blk_queue_left(q, 1);
@@ -51,32 +62,106 @@ static void queue_pop_all(VirtIOBlkQueue *q, VirtIOBlkBatch *batch)
     }
 }
 
-static void queue_run(VirtIOBlkQueue *q)
+/* What the ring has goes down; what ends at once is given back. */
+static void queue_round(VirtIOBlkQueue *q)
 {
-    /*
-     * Polling of the AioContext may have turned them off already.  Off without
-     * polling: that began in the old handler while a drain in another thread
-     * put the new one in its place, for which it never ends.
-     */
-    bool manage_notification = virtio_queue_get_notification(q->vq) ||
-                               !q->ctx->poll_started;
     VIRTIO_BLK_NO_CLEAR VirtIOBlkBatch batch;
 
     virtio_blk_batch_init(&batch);
     defer_call_begin();
-    do {
-        if (manage_notification) {
-            virtio_queue_set_notification(q->vq, 0);
-        }
-        queue_pop_all(q, &batch);
-        if (manage_notification) {
-            virtio_queue_set_notification(q->vq, 1);
-        }
-        /* What came before notifications were on again has no other herald. */
-    } while (!virtio_queue_empty(q->vq));
-
+    queue_pop_all(q, &batch);
     virtio_blk_batch_submit(q, &batch);
     defer_call_end();
+}
+
+/*
+ * Everything has ended: is the driver about to send more?  Seeing that here,
+ * with notifications off, saves its doorbell and our way through the event
+ * loop, which cost more than a read from the page cache.  A driver that turned
+ * out to be slower a few times is asked seldom.
+ */
+static bool queue_linger(VirtIOBlkQueue *q)
+{
+    int64_t end;
+
+    if (!q->alone || q->in_flight || !q->ctx->poll_max_ns) {
+        return false;
+    }
+    if (!q->linger_credit && ++q->linger_skipped % LINGER_SELDOM) {
+        return false;
+    }
+    end = get_clock() + MIN(q->linger_credit ? LINGER_NS : LINGER_TRY_NS,
+                            q->ctx->poll_max_ns);
+    do {
+        for (unsigned i = 0; i < LINGER_LOOKS; i++) {
+            if (!virtio_queue_empty(q->vq)) {
+                q->linger_credit = LINGER_CREDIT;
+                return true;
+            }
+            cpu_relax();
+        }
+    } while (get_clock() < end);
+    if (q->linger_credit) {
+        q->linger_credit--;
+    }
+    return false;
+}
+
+/* There is more, which nobody will ring for, but others have their turn. */
+static void queue_again(VirtIOBlkQueue *q)
+{
+    if (q->dev->ioeventfd_disabled) {
+        qemu_bh_schedule(q->again);
+    } else {
+        event_notifier_set(virtio_queue_get_host_notifier(q->vq));
+    }
+}
+
+static void queue_run(VirtIOBlkQueue *q)
+{
+    /*
+     * Polling of the AioContext may have turned them off already.  Off without
+     * polling: it began in the old handler while a drain in another thread
+     * put the new one in its place, for which it never ends.
+     */
+    bool manage_notification = virtio_queue_get_notification(q->vq) ||
+                               !q->ctx->poll_started;
+    unsigned rounds = 0;
+
+    if (manage_notification) {
+        virtio_queue_set_notification(q->vq, 0);
+    }
+    do {
+        queue_round(q);
+    } while (++rounds < LINGER_ROUNDS &&
+             (!virtio_queue_empty(q->vq) || queue_linger(q)));
+    if (manage_notification) {
+        virtio_queue_set_notification(q->vq, 1);
+    }
+    /* What came before notifications were on again has no other herald. */
+    if (!virtio_queue_empty(q->vq)) {
+        queue_again(q);
+    }
+}
+
+/* Only where there is no ioeventfd; main loop. */
+static void queue_again_bh(void *opaque)
+{
+    VirtIOBlkQueue *q = opaque;
+    VirtIODevice *vdev = virtio_blk_vdev(q->dev);
+
+    /* A VM that stopped starts it again, see virtio_blk_vm_change(). */
+    if (runstate_is_running() && !q->reset &&
+        virtio_device_started(vdev, vdev->status)) {
+        queue_run(q);
+    }
+}
+
+void virtio_blk_queues_resume(VirtIOBlock *s)
+{
+    for (unsigned i = 0; s->ioeventfd_disabled && i < s->conf.num_queues; i++) {
+        qemu_bh_schedule(s->queues[i].again);
+    }
 }
 
 static void handle_output(VirtIODevice *vdev, VirtQueue *vq)
@@ -157,6 +242,17 @@ static bool place_queues(VirtIOBlock *s, AioContext **ctx, Error **errp)
     return true;
 }
 
+/* Is a queue the only one in its iothread? */
+static bool context_is_alone(AioContext **ctx, unsigned num, unsigned i)
+{
+    for (unsigned j = 0; j < num; j++) {
+        if (j != i && ctx[j] == ctx[i]) {
+            return false;
+        }
+    }
+    return ctx[i] != qemu_get_aio_context();
+}
+
 bool virtio_blk_queues_init(VirtIOBlock *s, Error **errp)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
@@ -175,6 +271,9 @@ bool virtio_blk_queues_init(VirtIOBlock *s, Error **errp)
         s->queues[i].vq = virtio_add_queue(vdev, s->conf.queue_size,
                                            handle_output);
         s->queues[i].ctx = ctx[i];
+        s->queues[i].alone = context_is_alone(ctx, num, i);
+        s->queues[i].again = aio_bh_new(qemu_get_aio_context(),
+                                        queue_again_bh, &s->queues[i]);
     }
     qemu_coroutine_inc_pool_size(num * s->conf.queue_size / 2);
     return true;
@@ -186,6 +285,7 @@ void virtio_blk_queues_cleanup(VirtIOBlock *s)
 
     assert(!s->ioeventfd_started);
     for (unsigned i = 0; i < conf->num_queues; i++) {
+        qemu_bh_delete(s->queues[i].again);
         virtio_del_queue(VIRTIO_DEVICE(s), i);
     }
     qemu_coroutine_dec_pool_size(conf->num_queues * conf->queue_size / 2);
