@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# In the VM: our qtests with vhost-blk devices, on the real /dev/vhost-blk; live
+# In the VM: our qtests with vhost-blk devices, on the real /dev/vhost-blk, over
+# files ("requests", "life") and disks; live
 # migration to and from them ("migrate"); what QEMU says where the kernel's side
 # is missing ("errors", which must come last: the module is gone then).
 # One line a test; those of a disk are named after it.
-#     qtests.sh BUILD_DIR DISK|migrate|errors,...
+#     qtests.sh BUILD_DIR requests|life|DISK|migrate|errors,...
 set -euo pipefail
 
 LOG_DIR=/run/tmp/log BUILD_DIR=$1 VBLK_JOBS=$(nproc)
@@ -13,22 +14,27 @@ LOG_DIR=/run/tmp/log BUILD_DIR=$1 VBLK_JOBS=$(nproc)
 # a load takes a minute where the emulated CPUs are emulated on a busy host
 export VBLK_PATIENCE=5
 export VBLK_VHOST=1 TMPDIR=/run/tmp VBLK_JOBS
+export VBLK_BAD_SECTOR=130000
 export QTEST_QEMU_BINARY=$QEMU QTEST_QEMU_IMG=$BUILD_DIR/qemu-img
 cd "$BUILD_DIR"
 suite=tests/qtest/virtio-blk/virtio-blk-test-suite
 
 # What a kernel has to prove that the fake one cannot; the load of the longer
 # ones goes through emulated CPUs twice, so each is here in one layout only.
-core='/vhost/(choice|wrong/(version|queues|not-vhost))/|/life/vhost/[^/]*/(main|legacy)$'
-core+='|/life/vhost/(slow-flips|bitmap-load)/mapping$|/life/vhost/move/.*/mapping$'
-core+='|^/virtio-blk/request/.*/modern-split$'
-core+='|/life/drain/(mirror|io-throttle)/iothread$'
-core+='|/life/(reset|ring-reset|stop)/[^/]*/iothread$|/life/plug/in-flight/iothread$'
-disk='/life/vhost/(started|stats|cache|slow-flips)/mapping$'
-disk+='|/life/vhost/move/vhost-to-vhost/mapping$'
+requests='^/virtio-blk/request/.*/modern-split$|/vhost/sandbox$'
+requests+='|/vhost/(choice|wrong/(version|queues|not-vhost))/'
+life='/life/vhost/[^/]*/(main|legacy)$'
+life+='|/life/vhost/(slow-flips|bitmap-load)/mapping$|/life/vhost/move/.*/mapping$'
+life+='|/life/drain/(mirror|io-throttle)/iothread$'
+life+='|/life/(reset|ring-reset|stop)/[^/]*/iothread$|/life/plug/in-flight/iothread$'
+disk='/life/vhost/(started|stats|cache)/mapping$'
+# not on each disk: what has little to do with its kind
+null_too='|/life/vhost/move/vhost-to-vhost/mapping$'
+ram_too='|/life/vhost/slow-flips/mapping$'
+bad='/life/vhost/bad-disk/'
 
 # What the kernel is not told of, or does otherwise; see tests/parts/vhost.
-otherwise='/slow-flips/main|/choice/direct'
+otherwise='/slow-flips/main|/choice/direct|/bad-disk/'
 
 null()
 {
@@ -57,6 +63,13 @@ device()
     loop)
         truncate -s 64M /run/tmp/loop.img
         losetup --show -f /run/tmp/loop.img ;;
+    scsi)
+        echo "/dev/$(ls /sys/bus/pseudo/drivers/scsi_debug/adapter0/host*/target*/*/block)" ;;
+    bad)
+        # the last MiB of 64
+        printf '%s\n' '0 129024 linear /dev/ram0 0' '129024 2048 error' |
+            DM_DISABLE_UDEV=1 dmsetup create vblk-bad
+        echo /dev/mapper/vblk-bad ;;
     esac
 }
 
@@ -107,7 +120,8 @@ errors()
 
 for name in ${2//,/ }; do
     case $name in
-    file) glib_tests file 350 "$suite" "$core" "$otherwise" ;;
+    requests) glib_tests file 350 "$suite" "$requests" "$otherwise" ;;
+    life) glib_tests file 350 "$suite" "$life" "$otherwise" ;;
     migrate)
         "$top/tests/migration/run" --only='*vhost*' --jobs="$VBLK_JOBS" \
             --logs="$LOG_DIR/migrate" ;;
@@ -116,7 +130,13 @@ for name in ${2//,/ }; do
         VBLK_DISK=$(device "$name")
         export VBLK_DISK
         # one after the other: they share the disk
-        VBLK_JOBS=1 glib_tests "$name" 350 "$suite" "$disk"
+        case $name in
+        null) which=$disk$null_too ;;
+        ram) which=$disk$ram_too ;;
+        bad) which=$bad ;;
+        *) which=$disk ;;
+        esac
+        VBLK_JOBS=1 glib_tests "$name" 350 "$suite" "$which"
         unset VBLK_DISK ;;
     esac
 done

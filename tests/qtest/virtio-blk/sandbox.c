@@ -14,7 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include "life.h"
+#include "vhost.h"
 
 #define BINARY_ENV  "VBLK_SANDBOX_BINARY"
 #define SANDBOX     "-sandbox on,obsolete=deny,elevateprivileges=deny," \
@@ -134,6 +134,31 @@ static void test_sandbox(const void *engine)
     life_stop(vm);
 }
 
+/* /dev/vhost-blk is opened before the sandbox is there, and in it. */
+static void test_sandbox_vhost(void)
+{
+    LifeVm *vm;
+    Vhost h;
+
+    if (!has_sandbox() || !vhost_begin(&h, NULL)) {
+        return;
+    }
+    vm = vhost_start(&h, &one_thread, (LifeSpec) { .args = SANDBOX });
+    vhost_wait_engine(vm, "vhost");
+    work(vm);
+    vhost_wait_engine(vm, "vhost");
+    life_stop(vm);
+    vm = vhost_start(&h, &one_thread, (LifeSpec) {
+        .machine = "pc", .hotplug = true, .args = SANDBOX,
+    });
+    life_plug(vm);
+    vhost_wait_engine(vm, "vhost");
+    vblk_check_io(vm->v, 0);
+    life_unplug(vm);
+    life_stop(vm);
+    vhost_end(&h);
+}
+
 /* ---- the host is out of file descriptors ---- */
 
 #define MOST_FDS    10          /* more than two queues want */
@@ -195,4 +220,5 @@ void vblk_add_sandbox_tests(void)
     }
     vblk_add_data("sandbox/on/block", "block", test_sandbox);
     vblk_add_data("sandbox/on/io_uring", "io_uring", test_sandbox);
+    vblk_add_one("vhost/sandbox", test_sandbox_vhost);
 }

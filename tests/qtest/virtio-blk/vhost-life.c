@@ -35,7 +35,7 @@ static void check_load(LifeVm *vm)
     life_load_end(load_in_kernel(vm));
 }
 
-/* The device goes with requests in the kernel and comes again; none is left. */
+/* The device goes with requests in the kernel, and comes again. */
 static void test_plug(const LifeCase *c)
 {
     unsigned fds = 0;
@@ -153,8 +153,47 @@ static void test_resize_load(const LifeCase *c)
     vhost_end(&h);
 }
 
+/*
+ * A real disk with a bad sector, which $VBLK_BAD_SECTOR tells: the kernel
+ * reports it; a guest that is to stop for it is served in userspace.
+ */
+static void test_bad_disk(const LifeCase *c)
+{
+    uint64_t bad = g_ascii_strtoull(g_getenv("VBLK_BAD_SECTOR"), NULL, 10);
+    g_autofree char *node = g_strdup_printf(
+        "-blockdev driver=host_device,node-name=disk0,cache.direct=on,"
+        "filename=%s", g_getenv("VBLK_DISK"));
+    LifeVm *vm;
+    Vhost h;
+
+    if (!vhost_begin(&h, NULL)) {
+        return;
+    }
+    vm = vhost_start(&h, c, (LifeSpec) { .blockdev = node });
+    vhost_wait_engine(vm, "vhost");
+    life_ioerr(vm, life_write_kick(vm, 0, bad, 1));
+    qobject_unref(vblk_event(vm->v, "BLOCK_IO_ERROR", 10000));
+    g_assert_cmpint(vhost_stat(vm, "failed_wr_operations"), ==, 1);
+    vblk_check_io(vm->v, 0);
+    vhost_wait_engine(vm, "vhost");
+    life_stop(vm);
+
+    vm = vhost_start(&h, c, (LifeSpec) {
+        .blockdev = node, .json = "\"werror\":\"stop\",",
+    });
+    vhost_assert_userspace(vm);
+    vblk_io_abandon(vm->v, life_write_kick(vm, 0, bad, 1));
+    life_wait_stopped(vm);
+    life_assert_state(vm, "io-error");
+    life_stop(vm);
+    vhost_end(&h);
+}
+
 void vhost_add_life_tests(void)
 {
+    if (g_getenv("VBLK_BAD_SECTOR")) {
+        life_add("vhost/bad-disk", LIFE_MAP, test_bad_disk);
+    }
     /* The slots of the pc machine can be ejected. */
     life_add("vhost/plug", LIFE_MAIN | LIFE_ONE | LIFE_MAP, test_plug);
     life_add("vhost/reset", LIFE_MAIN | LIFE_MAP | LIFE_LEGACY |

@@ -578,7 +578,7 @@ static void test_broken(const LifeCase *c)
 
 /* ---- statistics ---- */
 
-static int64_t stat_of(LifeVm *vm, const char *name)
+int64_t vhost_stat(LifeVm *vm, const char *name)
 {
     QDict *entry = life_block_entry(vm, "query-blockstats");
     int64_t value = qdict_get_int(qdict_get_qdict(entry, "stats"), name);
@@ -605,13 +605,13 @@ static void test_stats(const LifeCase *c)
     life_ioerr(vm, life_write_kick(vm, 0, 1 << 30, 1));
     vhost_wait_engine(vm, "vhost");
     for (unsigned i = 0; i < 2; i++) {
-        g_assert_cmpint(stat_of(vm, "wr_operations"), ==, 5);
-        g_assert_cmpint(stat_of(vm, "wr_bytes"), ==, 5 * LIFE_BLOCK);
-        g_assert_cmpint(stat_of(vm, "rd_operations"), ==, 5);
-        g_assert_cmpint(stat_of(vm, "rd_bytes"), ==, 5 * LIFE_BLOCK);
-        g_assert_cmpint(stat_of(vm, "flush_operations"), ==, 1);
-        g_assert_cmpint(stat_of(vm, "invalid_wr_operations"), ==, 1);
-        g_assert_cmpint(stat_of(vm, "rd_total_time_ns"), >, 0);
+        g_assert_cmpint(vhost_stat(vm, "wr_operations"), ==, 5);
+        g_assert_cmpint(vhost_stat(vm, "wr_bytes"), ==, 5 * LIFE_BLOCK);
+        g_assert_cmpint(vhost_stat(vm, "rd_operations"), ==, 5);
+        g_assert_cmpint(vhost_stat(vm, "rd_bytes"), ==, 5 * LIFE_BLOCK);
+        g_assert_cmpint(vhost_stat(vm, "flush_operations"), ==, 1);
+        g_assert_cmpint(vhost_stat(vm, "invalid_wr_operations"), ==, 1);
+        g_assert_cmpint(vhost_stat(vm, "rd_total_time_ns"), >, 0);
         life_qmp(vm, "{'execute': 'stop'}");
     }
     life_stop(vm);
@@ -642,7 +642,7 @@ static void test_error(const LifeCase *c)
                                  sizeof(data), NULL), ==, VIRTIO_BLK_S_IOERR);
         qobject_unref(vblk_event(vm->v, "BLOCK_IO_ERROR", 10000));
         unlink(file);
-        g_assert_cmpint(stat_of(vm, "failed_rd_operations"), ==, 1);
+        g_assert_cmpint(vhost_stat(vm, "failed_rd_operations"), ==, 1);
         vblk_check_io(vm->v, 0);
         vhost_wait_engine(vm, "vhost");
         life_stop(vm);

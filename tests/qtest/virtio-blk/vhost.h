@@ -31,6 +31,8 @@ LifeVm *vhost_start(Vhost *h, const LifeCase *c, LifeSpec s);
 const char *vhost_type(const LifeCase *c);
 /* Is, or becomes, @engine the one in use? */
 void vhost_wait_engine(LifeVm *vm, const char *engine);
+/* A counter of query-blockstats. */
+int64_t vhost_stat(LifeVm *vm, const char *name);
 /* Is it not "vhost", and does it stay so? */
 void vhost_assert_userspace(LifeVm *vm);
 
