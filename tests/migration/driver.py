@@ -14,7 +14,7 @@ BLOCK = 4096                    # bytes of one request
 BLOCKS = 2048                   # of the disk
 RINGS, BUFFERS = 0x100000, 0x200000     # in guest memory
 BUFFER = 0x2000                 # of a slot: header, status, table, data
-CACHE, CACHED = 0x400000, 16    # so many buffers: data, status
+CACHE, CACHED = 0x400000, 8     # so many buffers: data, status
 
 EVENT_IDX, VERSION_1, RING_PACKED = 1 << 29, 1 << 32, 1 << 34
 RING_RESET, NOTIFY_DATA = 1 << 40, 1 << 38
@@ -192,7 +192,9 @@ class Driver:
                 raise Failure('the load makes no progress')
 
         for queue in range(len(self.rings)):
-            self.one(queue)
+            # a queue that lags behind must not run out of slots
+            if sum(1 for at in self.flying if at[0] == queue) <= depth:
+                self.one(queue)
 
     def one(self, queue):
         known = sorted(set(self.blocks) -
@@ -236,6 +238,7 @@ class Driver:
 
     def fill_cache(self):
         """Read blocks into it: only the device writes to this memory."""
+        self.settle()
         known = sorted(set(self.blocks) -
                        {block for _, block, _ in self.flying.values()})
         for number, block in enumerate(known[:CACHED]):

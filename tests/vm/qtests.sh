@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # In the VM: our qtests with vhost-blk devices, on the real /dev/vhost-blk, over
-# files ("requests", "life") and disks; live
-# migration to and from them ("migrate"); what QEMU says where the kernel's side
-# is missing ("errors", which must come last: the module is gone then).
+# files ("requests", "life") and disks; live migration to and from them
+# ("migrate"); what QEMU says where the kernel's side is missing ("errors", which
+# must come last: the module is gone then).
 # One line a test; those of a disk are named after it.
 #     qtests.sh BUILD_DIR requests|life|DISK|migrate|errors,...
 set -euo pipefail
@@ -26,7 +26,8 @@ requests+='|/vhost/(choice|wrong/(version|queues|not-vhost))/'
 life='/life/vhost/[^/]*/(main|legacy)$'
 life+='|/life/vhost/(slow-flips|bitmap-load)/mapping$|/life/vhost/move/.*/mapping$'
 life+='|/life/drain/(mirror|io-throttle)/iothread$'
-life+='|/life/(reset|ring-reset|stop)/[^/]*/iothread$|/life/plug/in-flight/iothread$'
+# not with blkdebug or a throttle group: those are for userspace
+life+='|/life/(reset|ring-reset|stop)/(loop|kick|registers|no-pause|idle)/iothread$'
 disk='/life/vhost/(started|stats|cache)/mapping$'
 # not on each disk: what has little to do with its kind
 null_too='|/life/vhost/move/vhost-to-vhost/mapping$'
