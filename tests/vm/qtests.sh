@@ -23,6 +23,7 @@ suite=tests/qtest/virtio-blk/virtio-blk-test-suite
 # ones goes through emulated CPUs twice, so each is here in one layout only.
 requests='^/virtio-blk/request/.*/modern-split$|/vhost/sandbox$'
 requests+='|/vhost/(choice|wrong/(version|queues|not-vhost))/'
+requests+='|/historic/(haiku/(probe|io)|linux3/(probe|flush-and-serial))/transitional-msix$'
 life='/life/vhost/[^/]*/(main|legacy)$'
 life+='|/life/vhost/(slow-flips|bitmap-load)/mapping$|/life/vhost/move/.*/mapping$'
 life+='|/life/drain/(mirror|io-throttle)/iothread$'
