@@ -19,6 +19,7 @@ class Scene(steps.Guest):
     PROGRAMS = {}           # program -> Debian's package
     MODULES = ()
     MEMORY = 384            # MiB
+    BY_NAME = False         # not one of those that run by default
     PVH = True              # the uncompressed kernel will do
 
     def __init__(self, options, boot, folder, payload):

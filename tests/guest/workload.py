@@ -8,7 +8,6 @@ from scene import Scene
 from steps import check
 import variants
 
-DISKS = {'vda': 'block', 'vdb': 'io_uring'}
 SIZE = 12 << 20                 # bytes that each job writes
 JOBS = 3                        # for each disk, beside each other
 # Blocks of all sizes, each with a header and a checksum.
@@ -28,27 +27,28 @@ class Fio(Scene):
                                         {'iothread': 'iothread2'}]})
     PROGRAMS = {'fio': 'fio'}
     MEMORY = 768
+    DISKS = {'vda': 'block', 'vdb': 'io_uring'}
     STEPS = ('boot', 'driver', 'queues', 'engines', 'write', 'verify', 'trim',
              'console')
 
     def device(self):
         more = {'num-queues': 2} if self.sabotage == 'queues' else {}
-        return {'io-engine': DISKS['vda'], **more}
+        return {'io-engine': self.DISKS['vda'], **more}
 
     def extra(self):
         return self.second_disk('disk1', 192, **{
-            **self.variant.device, 'io-engine': DISKS['vdb']})
+            **self.variant.device, 'io-engine': self.DISKS['vdb']})
 
     def engines(self):
         seen = [self.property('engine', name) for name in ('disk0', 'disk1')]
-        check(seen, list(DISKS.values()), 'engines')
+        check(seen, list(self.DISKS.values()), 'engines')
         return ' and '.join(seen)
 
     def fio(self, more):
         """Bytes that fio (read, wrote, trimmed) on each disk; an error that
         it finds is the guest's exit status."""
         jobs = ' '.join(f'--name={disk} --filename=/dev/{disk} {more}'
-                        for disk in DISKS)
+                        for disk in self.DISKS)
         text = self.machine.run(f'forget; fio {COMMON} {jobs}', timeout=240)
         report = json.loads(text[text.index('{'):])
         moved = {}
@@ -58,7 +58,7 @@ class Fio(Scene):
             counts = moved.setdefault(job['jobname'], [0, 0, 0])
             for at, way in enumerate(('read', 'write', 'trim')):
                 counts[at] += job[way]['io_bytes']
-        check(sorted(moved), sorted(DISKS), 'disks in the report')
+        check(sorted(moved), sorted(self.DISKS), 'disks in the report')
         return moved
 
     def enough(self, moved, which, least=JOBS * SIZE):
