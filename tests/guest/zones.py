@@ -111,8 +111,8 @@ class Zones(Scene):
         return 'the write pointers of two zones moved, the data is there'
 
     def wrong_write(self):
-        """Not at the write pointer: an error of its own, which Linux does not
-        log as one of the medium (see "console"), and the pointer stays."""
+        """Not at the write pointer that the report told: Linux refuses, and
+        the pointer stays.  (The device's own answer is a matter of qtests.)"""
         before = self.zones()
         self.machine.send(self._dd(3, 1024, 4))
         status, text = self.machine.result()
