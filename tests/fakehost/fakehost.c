@@ -22,7 +22,8 @@
  * of zones for writes as well, and fails those that break them with the errno
  * that Linux has for it.  The state lives as long as the process.
  *
- * fakevhost.c makes up /dev/vhost-blk.
+ * fakevhost.c makes up /dev/vhost-blk, fakeoom.c has the host run out of memory
+ * and the like.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -48,6 +49,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 #include "fakehost.h"
+#include "fakeoom.h"
 
 #define FAKE_MAJOR      240     /* one of those kept for local use */
 #define SYS_BLOCK       "/sys/dev/block/240:0"
@@ -187,6 +189,9 @@ static int fake_open(const char *name, const char *path, int flags,
     char to[PATH_MAX];
     int error = fake_vhost_open(&path);
 
+    if (fake_oom("open")) {
+        error = -EMFILE;
+    }
     if (error) {
         return fail(error);
     }

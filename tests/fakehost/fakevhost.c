@@ -33,6 +33,7 @@
 #include <unistd.h>
 #include "standard-headers/linux/virtio_blk.h"
 #include "fakehost.h"
+#include "fakeoom.h"
 #include "fakering.h"
 
 #define MAX_DEVS    16
@@ -369,7 +370,7 @@ static int queue_start(FakeQueue *q, int fd)
     if (q->backend < 0) {
         return -EBADF;
     }
-    q->stop = eventfd(0, EFD_CLOEXEC);
+    q->stop = fake_eventfd(0, EFD_CLOEXEC);
     q->stats.flags = VHOST_BLK_Q_RUNNING;
     fake_ring_start(&q->ring);
     if (pthread_create(&q->thread, NULL, queue_thread, q)) {
