@@ -5,7 +5,9 @@
  *
  * Each round starts a QEMU on the disk of badfs, writes stamped blocks on all
  * queues with flushes between them, kills it (SIGKILL) at a random moment, has
- * badfs lose what was not flushed, and looks at every sector.  A sector holds
+ * badfs lose what was not flushed, and looks at every sector.  Instead of badfs
+ * it can be Linux's null_blk with a write-back cache (cache_size), whose power
+ * is switched off and on again: --power.  A sector holds
  *
  *   - no version older than the last one that was completed before a flush
  *     was sent, if that flush was completed; without a flush (the driver did
@@ -20,10 +22,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <linux/fs.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -31,13 +35,14 @@
 
 #define BLOCK           4096u
 #define BLOCKS          1024u           /* 4 MiB: each is written often */
+#define BLOCKS_POWER    8192u           /* see clear_disk() */
 #define SECTORS         (BLOCK / SECTOR)
 #define MAX_RUN         4u              /* blocks of one request */
 #define SLOTS           24u             /* requests in flight on each queue */
 #define CELL            64
 #define CELL_STATUS     32
-#define MAX_KILL_US     80000
-#define FLUSH_ONE_IN    12
+#define WINDOW_MS       80              /* the kill comes within them */
+#define FLUSH_ONE_IN    12              /* requests */
 #define RELEASE_TRIES   5000            /* of a millisecond */
 
 Options opt = {
@@ -58,7 +63,7 @@ typedef struct Block {
 /* Shared by the process that checks and the one that writes. */
 static struct Ledger {
     uint64_t writes, flushes;   /* completed, all rounds */
-    Block block[BLOCKS];
+    Block block[BLOCKS_POWER];
 } *ledger;
 
 typedef struct Slot {
@@ -75,14 +80,17 @@ typedef struct Queue {
 } Queue;
 
 static struct {
-    const char *dir, *engine, *device;
-    unsigned kills, seed;
+    const char *dir, *engine, *power;
+    char *disk;
+    unsigned kills, seed, window, flush_one_in;
     bool direct, through;
-} cmd = { .engine = "block", .kills = 10 };
+} cmd = { .engine = "block", .kills = 10, .window = WINDOW_MS,
+          .flush_one_in = FLUSH_ONE_IN };
 
-static bool busy[BLOCKS];
+static bool busy[BLOCKS_POWER];
+static unsigned blocks = BLOCKS;
 static unsigned rng;
-static uint64_t at_risk;
+static uint64_t at_risk, lost;
 
 uint64_t features_wanted(void)
 {
@@ -145,9 +153,9 @@ static void submit(Queue *q, const Device *d, unsigned n, Slot request)
 
 static void submit_flush(Queue *q, const Device *d, unsigned n)
 {
-    Slot s = { .acked = xalloc(BLOCKS, sizeof(*s.acked)) };
+    Slot s = { .acked = xalloc(blocks, sizeof(*s.acked)) };
 
-    for (unsigned i = 0; i < BLOCKS; i++) {
+    for (unsigned i = 0; i < blocks; i++) {
         s.acked[i] = ledger->block[i].acked;
     }
     submit(q, d, n, s);
@@ -156,11 +164,11 @@ static void submit_flush(Queue *q, const Device *d, unsigned n)
 /* One write to a block at a time, so that versions have an order. */
 static void submit_write(Queue *q, const Device *d, unsigned n)
 {
-    Slot s = { .start = random_below(BLOCKS) };
+    Slot s = { .start = random_below(blocks) };
     unsigned want = 1 + random_below(MAX_RUN);
     uint8_t *data = mem_at(d->mem, q->data + n * MAX_RUN * BLOCK);
 
-    for (; s.n < want && s.start + s.n < BLOCKS && !busy[s.start + s.n];
+    for (; s.n < want && s.start + s.n < blocks && !busy[s.start + s.n];
          s.n++) {
         Block *b = &ledger->block[s.start + s.n];
 
@@ -197,7 +205,7 @@ static void complete(Queue *q, const Device *d, unsigned n)
     if (s->n) {
         ledger->writes++;
     } else {
-        for (unsigned i = 0; i < BLOCKS; i++) {
+        for (unsigned i = 0; i < blocks; i++) {
             ledger->block[i].durable = MAX(ledger->block[i].durable,
                                            s->acked[i]);
         }
@@ -223,7 +231,7 @@ static bool serve(Queue *q, const Device *d)
             continue;
         }
         any = true;
-        if (!cmd.through && random_below(FLUSH_ONE_IN) == 0) {
+        if (!cmd.through && random_below(cmd.flush_one_in) == 0) {
             submit_flush(q, d, i);
         } else {
             submit_write(q, d, i);
@@ -264,7 +272,7 @@ static void write_and_kill(void)
         q[i].data = mem_alloc(&mem, SLOTS * MAX_RUN * BLOCK, 4096);
         q[i].cells = mem_alloc(&mem, SLOTS * CELL, 4096);
     }
-    end = now_ns() + random_below(MAX_KILL_US) * 1000ull;
+    end = now_ns() + random_below(cmd.window * 1000) * 1000ull;
     while (now_ns() < end) {
         bool any = false;
 
@@ -336,6 +344,29 @@ static void lose_unflushed(void)
     free(text);
 }
 
+static void write_power(const char *text)
+{
+    int fd = open(cmd.power, O_WRONLY);
+
+    if (fd < 0 || write(fd, text, 1) != 1) {
+        die("%s: %m; is it the power of a null_blk device?", cmd.power);
+    }
+    close(fd);
+}
+
+/* The cache goes with the power, and the node of the device until it is back. */
+static void power_cycle(void)
+{
+    write_power("0");
+    write_power("1");
+    for (unsigned i = 0; access(cmd.disk, R_OK | W_OK); i++) {
+        if (i == RELEASE_TRIES) {
+            die("%s is not back: %m", cmd.disk);
+        }
+        usleep(1000);
+    }
+}
+
 static bool is_version(const uint64_t *w, uint32_t sector, uint32_t version)
 {
     for (unsigned i = 0; i < SECTOR / 8; i++) {
@@ -365,6 +396,7 @@ static void check_sector(const uint64_t *w, unsigned index, unsigned s,
     uint32_t sector = index * SECTORS + s;
     uint32_t v = version_found(w, sector, b);
 
+    lost += v < b->acked;
     if (v < b->durable) {
         die("round %u: sector %u lost data: it holds version %u, but %u was "
             "acknowledged and %s", round, sector, v, b->durable,
@@ -380,14 +412,13 @@ static void check_sector(const uint64_t *w, unsigned index, unsigned s,
 static void check_disk(unsigned round)
 {
     static uint64_t data[BLOCK / 8];
-    char *path = format("%s/disk", cmd.dir);
-    int fd = open(path, O_RDONLY);
+    int fd = open(cmd.disk, O_RDONLY);
 
-    for (unsigned i = 0; i < BLOCKS; i++) {
+    for (unsigned i = 0; i < blocks; i++) {
         Block *b = &ledger->block[i];
 
         if (pread(fd, data, BLOCK, (off_t)i * BLOCK) != BLOCK) {
-            die("%s: cannot read: %m", path);
+            die("%s: cannot read: %m", cmd.disk);
         }
         for (unsigned s = 0; s < SECTORS; s++) {
             check_sector(data + s * SECTOR / 8, i, s, round);
@@ -395,24 +426,34 @@ static void check_disk(unsigned round)
         b->first = b->acked = b->durable = 0;
     }
     close(fd);
-    free(path);
 }
 
-/* The disk holds no version at all at the start. */
+/*
+ * The disk holds no version at all at the start.  With null_blk of a round: it
+ * writes straight to a page that was flushed before, so that only a block's
+ * first write can be lost, and there are more blocks to write.
+ */
 static void clear_disk(void)
 {
     static uint8_t zeroes[BLOCK];
-    char *path = format("%s/disk", cmd.dir);
-    int fd = open(path, O_WRONLY), error;
+    uint64_t range[2] = { 0, (uint64_t)blocks * BLOCK };
+    int fd = open(cmd.disk, O_RDWR), error;
 
-    for (unsigned i = 0; i < BLOCKS; i++) {
+    if (fd < 0 || (cmd.power && ioctl(fd, BLKDISCARD, range))) {
+        die("%s: %m; is it a disk that can discard?", cmd.disk);
+    }
+    for (unsigned i = 0; i < blocks && !cmd.power; i++) {
         if (pwrite(fd, zeroes, BLOCK, (off_t)i * BLOCK) != BLOCK) {
-            die("%s: %m; is badfs mounted there?", path);
+            die("%s: %m; is badfs mounted there?", cmd.disk);
         }
     }
     close(fd);
-    ctl("save\n", &error);
-    free(path);
+    if (!cmd.power) {
+        ctl("save\n", &error);
+    }
+    for (unsigned i = 0; i < blocks; i++) {
+        memset(ledger->block[i].found, 0, sizeof(ledger->block[i].found));
+    }
 }
 
 static void one_round(unsigned round)
@@ -421,6 +462,9 @@ static void one_round(unsigned round)
     int status;
 
     rng = cmd.seed + round;
+    if (cmd.power) {
+        clear_disk();
+    }
     pid = fork();
     if (pid < 0) {
         die("fork: %m");
@@ -433,7 +477,11 @@ static void one_round(unsigned round)
     if (status) {
         die("round %u: the writer failed (wait status 0x%x)", round, status);
     }
-    lose_unflushed();
+    if (cmd.power) {
+        power_cycle();
+    } else {
+        lose_unflushed();
+    }
     check_disk(round);
 }
 
@@ -441,8 +489,13 @@ static void usage(void)
 {
     printf("Usage: vblk-crash --qemu=FILE --dir=MOUNT [options]\n"
            "Kill a writing QEMU again and again on the disk of badfs.\n\n"
-           "  --engine=NAME   block or io_uring [block]\n"
+           "  --disk=FILE --power=FILE\n"
+           "                  instead of --dir: a null_blk device, and what "
+           "switches it\n"
+           "  --engine=NAME   block, io_uring or vhost [block]\n"
            "  --kills=N       how often [10]\n"
+           "  --window=MS     the kill comes within so long [80]\n"
+           "  --flush-one-in=N  so many requests are one flush [12]\n"
            "  --direct        cache.direct=on\n"
            "  --through       a driver without flushes: write-through\n"
            "  --packed        packed rings\n"
@@ -454,6 +507,8 @@ static void parse(int argc, char **argv)
 {
     static const struct option known[] = {
         { "qemu", 1, NULL, 'q' }, { "dir", 1, NULL, 'd' },
+        { "disk", 1, NULL, 'b' }, { "power", 1, NULL, 'P' },
+        { "window", 1, NULL, 'w' }, { "flush-one-in", 1, NULL, 'f' },
         { "engine", 1, NULL, 'e' }, { "kills", 1, NULL, 'k' },
         { "direct", 0, NULL, 'D' }, { "through", 0, NULL, 't' },
         { "packed", 0, NULL, 'p' }, { "seed", 1, NULL, 's' },
@@ -468,6 +523,18 @@ static void parse(int argc, char **argv)
             break;
         case 'd':
             cmd.dir = optarg;
+            break;
+        case 'b':
+            cmd.disk = optarg;
+            break;
+        case 'P':
+            cmd.power = optarg;
+            break;
+        case 'w':
+            cmd.window = atoi(optarg) ?: 1;
+            break;
+        case 'f':
+            cmd.flush_one_in = atoi(optarg) ?: 1;
             break;
         case 'e':
             cmd.engine = optarg;
@@ -494,8 +561,16 @@ static void parse(int argc, char **argv)
             exit(2);
         }
     }
-    if (!opt.binary || !cmd.dir || !cmd.kills) {
-        die("--qemu, --dir or --kills is missing; see vblk-crash --help");
+    if (!opt.binary || !cmd.kills || !cmd.dir == !cmd.disk ||
+        !cmd.disk != !cmd.power) {
+        die("--qemu, --kills, and --dir or --disk and --power are needed; see "
+            "vblk-crash --help");
+    }
+    if (cmd.dir) {
+        cmd.disk = format("%s/disk", cmd.dir);
+    } else {
+        blocks = BLOCKS_POWER;
+        opt.region = blocks * BLOCK;
     }
 }
 
@@ -506,15 +581,18 @@ int main(int argc, char **argv)
     opt.device = format("io-engine=%s,logical_block_size=4096,"
                         "physical_block_size=4096", cmd.engine);
     opt.blockdev[opt.n_blockdev++] =
-        format("{\"driver\": \"file\", \"node-name\": \"drive0\", "
-               "\"filename\": \"%s/disk\", \"cache\": {\"direct\": %s}}",
-               cmd.dir, cmd.direct ? "true" : "false");
+        format("{\"driver\": \"%s\", \"node-name\": \"drive0\", "
+               "\"filename\": \"%s\", \"cache\": {\"direct\": %s}}",
+               cmd.power ? "host_device" : "file", cmd.disk,
+               cmd.direct ? "true" : "false");
     ledger = mmap(NULL, sizeof(*ledger), PROT_READ | PROT_WRITE,
                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (ledger == MAP_FAILED) {
         die("out of memory");
     }
-    clear_disk();
+    if (!cmd.power) {
+        clear_disk();
+    }
     for (unsigned i = 1; i <= cmd.kills; i++) {
         one_round(i);
         if (i % 50 == 0) {
@@ -522,7 +600,10 @@ int main(int argc, char **argv)
         }
     }
     printf("%u kills, %lu writes and %lu flushes acknowledged, "
-           "%lu sectors at risk\n", cmd.kills, ledger->writes,
-           ledger->flushes, at_risk);
+           "%lu sectors lost that no flush covers\n", cmd.kills,
+           ledger->writes, ledger->flushes, lost);
+    if (!cmd.power) {
+        printf("%lu sectors at risk\n", at_risk);
+    }
     return 0;
 }
