@@ -110,13 +110,6 @@ class Daemon:
                           f'{done.stderr.strip() or done.stdout.strip()}')
         return done.stdout
 
-    def fails(self, *words):
-        """What virsh complains of in a command that must fail."""
-        done = self._virsh(list(words), 120)
-        if not done.returncode:
-            raise Failure(f'virsh {" ".join(words)} succeeds')
-        return done.stderr
-
     def shell(self, line, timeout=180, **more):
         """A line of the documentation."""
         done = subprocess.run(

@@ -3,7 +3,6 @@
 over a channel that libvirt makes."""
 
 import os
-import select
 import socket
 import time
 import xml.etree.ElementTree as ET

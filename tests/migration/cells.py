@@ -8,8 +8,7 @@ import os
 import time
 
 import vhost
-from driver import (BLOCK, BLOCKS, WRITE, Driver, image_errors,
-                    pattern)
+from driver import BLOCK, BLOCKS, WRITE, Driver, image_errors
 from qtest import LIMIT, Failure, Machine
 from transport import SLOT
 

@@ -17,7 +17,6 @@ BUFFER = 0x2000                 # of a slot: header, status, table, data
 CACHE, CACHED = 0x400000, 8     # so many buffers: data, status
 
 EVENT_IDX, VERSION_1, RING_PACKED = 1 << 29, 1 << 32, 1 << 34
-RING_RESET, NOTIFY_DATA = 1 << 40, 1 << 38
 INDIRECT, ANY_LAYOUT, MQ = 1 << 28, 1 << 27, 1 << 12
 # Read-only, topology and so on need no driver's help.
 WANTED = (EVENT_IDX | VERSION_1 | RING_PACKED | INDIRECT | MQ | ANY_LAYOUT |

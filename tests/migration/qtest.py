@@ -4,7 +4,6 @@ have no qtest accelerator: the processor is TCG's, and sleeps.
 
 Every wait has an end: at its time limit, or as soon as QEMU dies."""
 
-import json
 import os
 import select
 import socket

@@ -7,7 +7,6 @@ device's own bytes, and a footer with the id again.  Memory has sections of
 other types, and nothing says how long a section is: the name is searched for,
 then the footer that another section or the end follows."""
 
-import struct
 
 from qtest import Failure
 
