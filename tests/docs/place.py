@@ -156,15 +156,15 @@ class Vm:
         self.qmp = Qmp(Lines(sock, 'QMP', self.alive))
 
     def check(self):
-        """It runs, with a disk of ours if it was to have one."""
+        """It runs, waits for a guest, or stands where a page wants it to."""
         status = self.qmp.command('query-status')['status']
         if status not in ('running', 'prelaunch', 'inmigrate', 'io-error'):
             raise Failure(f'the machine is {status}')
 
     def disks(self):
+        """Devices with a medium."""
         return [disk for disk in self.qmp.command('query-block')
-                if 'virtio-backend' in disk.get('qdev', '') or
-                disk.get('qdev')]
+                if disk.get('qdev') and disk.get('inserted')]
 
     def monitor(self, line):
         return self.qmp.command('human-monitor-command',
