@@ -76,13 +76,25 @@ static int ring_init(struct io_uring *ring, bool own_thread)
     return ret;
 }
 
+/* The host is short of something now, which need not be for ever. */
+static bool is_shortage(int ret)
+{
+    return ret == -ENOMEM || ret == -EAGAIN || ret == -EMFILE ||
+           ret == -ENFILE;
+}
+
 bool virtio_blk_uring_usable(void)
 {
     static int usable = -1;
     struct io_uring ring;
 
     if (usable < 0) {
-        usable = ring_init(&ring, true) == 0;
+        int ret = ring_init(&ring, true);
+
+        if (is_shortage(ret)) {
+            return false;
+        }
+        usable = ret == 0;
         if (usable) {
             io_uring_queue_exit(&ring);
         }
