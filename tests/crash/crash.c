@@ -354,7 +354,7 @@ static void write_power(const char *text)
     close(fd);
 }
 
-/* The cache goes with the power, and the node of the device until it is back. */
+/* The cache goes with the power, and the device's node until it is back. */
 static void power_cycle(void)
 {
     write_power("0");

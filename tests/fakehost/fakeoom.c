@@ -26,30 +26,13 @@
 #include <unistd.h>
 #include "fakehost.h"
 #include "fakeoom.h"
+#include "fakeoom-real.h"
 
 #define REAL(name)      ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-/* liburing's, whose header is not needed for more. */
-struct io_uring;
-struct io_uring_params;
-int io_uring_queue_init_params(unsigned entries, struct io_uring *ring,
-                               struct io_uring_params *p);
-int io_uring_queue_init(unsigned entries, struct io_uring *ring,
-                        unsigned flags);
-int io_uring_register_files(struct io_uring *ring, const int *files,
-                            unsigned n);
-
-/* glib's: they return NULL where their namesakes without "try" abort. */
-void *g_try_malloc(size_t n);
-void *g_try_malloc0(size_t n);
-void *g_try_realloc(void *p, size_t n);
-void *g_try_malloc_n(size_t n, size_t size);
-void *g_try_malloc0_n(size_t n, size_t size);
-void *g_try_realloc_n(void *p, size_t n, size_t size);
-
 static FakeOom *oom;
 
-__attribute__((constructor)) static void begin(void)
+static void __attribute__((constructor)) begin(void)
 {
     const char *path = getenv("FAKEHOST_OOM");
     int fd = path ? REAL(open)(path, O_RDWR | O_CLOEXEC) : -1;
@@ -66,6 +49,7 @@ __attribute__((constructor)) static void begin(void)
 int fake_oom(const char *what)
 {
     if (!oom || !__atomic_load_n(&oom->armed, __ATOMIC_ACQUIRE) ||
+        (oom->only[0] && strcmp(oom->only, what)) ||
         __atomic_add_fetch(&oom->count, 1, __ATOMIC_RELAXED) != oom->nth) {
         return false;
     }

@@ -18,7 +18,8 @@ typedef struct FakeOom {
     uint32_t armed;             /* count, and fail one */
     uint32_t nth;               /* which one: the first is 1 */
     uint32_t count;             /* calls since it was armed */
-    char failed[52];            /* name of the function, empty: none */
+    char only[24];              /* count these; empty: all */
+    char failed[28];            /* name of the function, empty: none */
 } FakeOom;
 
 /* fake_oom: is this call of @what the one to fail? */

@@ -147,7 +147,7 @@ static void test_mirror(const LifeCase *c)
 }
 
 /*
- * Known bug: what requests of several iothreads share in the write-blocking
+ * B6, known bug: what requests of several iothreads share in a write-blocking
  * mirror.  In one area for all, each write waits for another one.
  */
 static void test_mirror_cancel(const LifeCase *c)

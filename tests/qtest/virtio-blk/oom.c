@@ -2,7 +2,8 @@
  * virtio-blk qtests: the host runs out of memory, descriptors or rings
  *
  * The device is plugged again and again, and each time the next call of those
- * that tests/fakehost/fakeoom.c counts fails, from device_add to the first requests.
+ * that tests/fakehost/fakeoom.c counts fails, from device_add to the first
+ * requests.
  * Then there is one clear error and no device, or a device that works with
  * less.  When there is enough again, so is the next device as ever, and QEMU
  * holds no more files than at the start.  Leaks of memory are for the address
@@ -175,16 +176,23 @@ static void fail_each(LifeVm *vm, const OomCase *c)
     g_assert_cmpint(life_fds(vm), <=, fds);
 }
 
-static void test_each(const void *data)
+static LifeVm *start(const OomCase *c, Vhost *h)
 {
-    const OomCase *c = data;
     LifeCase life = {
         .name = c->name, .transport = VBLK_PCI_MODERN, .packed = c->packed,
         .threads = c->threads, .queues = 2,
     };
     LifeSpec spec = {
         .machine = "pc", .hotplug = true, .json = c->json, .msix = c->msix,
+        .binary_env = h->binary_env,
     };
+
+    return c->vhost ? vhost_start(h, &life, spec) : life_start(&life, &spec);
+}
+
+static void with_library(const OomCase *c,
+                         void (*fn)(LifeVm *vm, const OomCase *c))
+{
     g_autofree char *env = NULL;
     LifeVm *vm;
     Vhost h;
@@ -194,15 +202,41 @@ static void test_each(const void *data)
     }
     shared_begin();
     env = g_strdup_printf("FAKEHOST_OOM=%s", shared.path);
-    if (vhost_begin_fake(&h, env)) {
-        spec.binary_env = h.binary_env;
-        vm = c->vhost ? vhost_start(&h, &life, spec) :
-                        life_start(&life, &spec);
-        fail_each(vm, c);
+    if (c->vhost ? vhost_begin_fake(&h, env) : vhost_begin_library(&h, env)) {
+        vm = start(c, &h);
+        fn(vm, c);
         life_stop(vm);
         vhost_end(&h);
     }
     shared_end();
+}
+
+static void test_each(const void *data)
+{
+    with_library(data, fail_each);
+}
+
+/* The first look whether the kernel has io_uring is not the last. */
+static void fail_first_ring(LifeVm *vm, const OomCase *c)
+{
+    g_autofree char *engine = NULL;
+
+    strcpy(shared.at->only, "io_uring_setup");
+    g_assert_true(plug_with(vm, 1));
+    g_assert_cmpstr(shared.at->failed, ==, "io_uring_setup");
+    engine = vblk_qom_str(vm->v, "engine");
+    g_assert_cmpstr(engine, ==, "block");
+    life_unplug(vm);
+    plug_as_ever(vm, c);
+}
+
+static void test_first_ring(void)
+{
+    static const OomCase c = {
+        "first-ring", "io_uring", "\"io-engine\":\"io_uring\",",
+    };
+
+    with_library(&c, fail_first_ring);
 }
 
 void vblk_add_oom_tests(void)
@@ -212,4 +246,5 @@ void vblk_add_oom_tests(void)
 
         vblk_add_data(name, &cases[i], test_each);
     }
+    vblk_add_one("oom/first-ring", test_first_ring);
 }

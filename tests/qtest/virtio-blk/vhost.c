@@ -42,7 +42,7 @@ static void remove_node(void *opaque)
     g_unlink(opaque);
 }
 
-bool vhost_begin_fake(Vhost *h, const char *env)
+bool vhost_begin_library(Vhost *h, const char *env)
 {
     g_autofree char *lib = fakehost();
     g_autofree char *binary = NULL;
@@ -50,7 +50,7 @@ bool vhost_begin_fake(Vhost *h, const char *env)
     const char *qemu = strrchr(g_getenv("QTEST_QEMU_BINARY"), ' ');
 
     *h = (Vhost) { .binary_env = BINARY_ENV };
-    if (!lib || !emulator_has_vhost()) {
+    if (!lib) {
         return false;
     }
     h->node = life_temp("vhost-node", 0);
@@ -63,6 +63,11 @@ bool vhost_begin_fake(Vhost *h, const char *env)
                              qemu ? qemu + 1 : g_getenv("QTEST_QEMU_BINARY"));
     g_setenv(BINARY_ENV, binary, true);
     return true;
+}
+
+bool vhost_begin_fake(Vhost *h, const char *env)
+{
+    return emulator_has_vhost() && vhost_begin_library(h, env);
 }
 
 bool vhost_begin(Vhost *h, const char *env)

@@ -23,6 +23,8 @@ typedef struct Vhost {
 bool vhost_begin(Vhost *h, const char *env);
 /* The same, and never the machine's. */
 bool vhost_begin_fake(Vhost *h, const char *env);
+/* The library alone: the emulator need not know the type. */
+bool vhost_begin_library(Vhost *h, const char *env);
 void vhost_end(Vhost *h);
 
 /* life_start() with a vhost-blk device. */
