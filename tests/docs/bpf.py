@@ -72,13 +72,17 @@ class Watch:
             time.sleep(0.1)
 
     def interrupt(self):
-        """As Ctrl-C does; returns all that it printed."""
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
-            raise Failure('bpftrace does not end') from None
-        return self.seen
+        """As Ctrl-C does; returns all that it printed.
+
+        One that comes while it still attaches is lost, hence several."""
+        for _ in range(LIMIT // 5):
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(5)
+                return self.seen
+            except subprocess.TimeoutExpired:
+                pass
+        raise Failure('bpftrace does not end')
 
 
 def reads(vm):
