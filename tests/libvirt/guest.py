@@ -62,7 +62,7 @@ class Guest(Machine):
 
     def __init__(self, path):                       # no QEMU to start
         self.path = path
-        self.number = 0
+        self.number, self.greeting = 0, ''
         self.process = None
         self.agent = None
 
