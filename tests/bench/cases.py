@@ -3,6 +3,8 @@
 
 import json
 
+import nbd
+
 MIB = 1 << 20
 
 # Small enough for the page cache of a small machine to keep it.
@@ -13,21 +15,31 @@ class Backend:
     """A way to give a file, or nothing, to the device.
 
     where  'disk' or 'memory': which file; None: no file
+    nbd    the file is behind an NBD server
     bare   whether io_uring can do the same on the file without QEMU
     """
 
     def __init__(self, name, where=None, aio='io_uring', direct=False,
-                 fmt='raw', throttle=False):
+                 fmt='raw', throttle=False, nbd=False):
         self.name = name
         self.where = where
         self.aio = aio
         self.direct = direct
         self.fmt = fmt
         self.throttle = throttle
-        self.bare = where is not None and fmt == 'raw' and not throttle
+        self.nbd = nbd
+        self.bare = where is not None and fmt == 'raw' and not (throttle or
+                                                                nbd)
 
     def blockdevs(self, path):
-        """The -blockdev arguments; the last one's node-name is drive0."""
+        """
+        The -blockdev arguments; the last one's node-name is drive0.  @path is
+        the server's socket for NBD.
+        """
+        if self.nbd:
+            return [{'driver': 'nbd', 'export': nbd.Server.EXPORT,
+                     'server': {'type': 'unix', 'path': path},
+                     'node-name': 'drive0'}]
         if self.where is None:
             return [{'driver': 'null-co', 'size': 1024 * MIB,
                      'read-zeroes': False, 'node-name': 'drive0'}]
@@ -65,6 +77,7 @@ BACKENDS = {b.name: b for b in [
     Backend('disk-native', 'disk', direct=True, aio='native'),
     Backend('qcow2', 'disk', fmt='qcow2'),
     Backend('throttled', 'disk', throttle=True),
+    Backend('nbd', 'disk', nbd=True),
 ]}
 
 
@@ -160,6 +173,9 @@ def matrix():
                                 'device' not in options, **options))
     for load in ('randwrite', 'read', 'write', 'randrw', 'flush'):
         out.append(Case(f'qcow2-{load}-32', 'qcow2', load=load))
+    for load in ('randread', 'randwrite', 'read', 'flush'):
+        out.append(Case(f'nbd-{load}-32', 'nbd', aa=load == 'randread',
+                        load=load))
     out += [
         Case('memory-randread-32', 'memory', peers=True),
         Case('memory-randwrite-32', 'memory', peers=True, load='randwrite'),
@@ -185,7 +201,7 @@ def verify_cases():
             {'load': 'randrw', 'queues': 4, 'iothreads': 2, 'wait': 'irq'},
             {'load': 'randrw', 'bs': '64k', 'segs': 16, 'depth': 16},
             {'load': 'randrw', 'event_idx': 'off', 'indirect': 'off'}]):
-        for backend in ('cache', 'disk-native', 'qcow2'):
+        for backend in ('cache', 'disk-native', 'qcow2', 'nbd'):
             name = '-'.join(f'{v}' if k == 'load' else f'{k}={v}'
                             for k, v in options.items())
             cases.append(Case(f'verify-{backend}-{name}', backend,
