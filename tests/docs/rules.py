@@ -16,6 +16,8 @@ IN_A_COPY = ('docs/adding-a-request.rst',)
 SKIPPED = (
     (r'^modprobe ', 'needs a host whose kernel takes modules; part kernel '
                     'loads it in a VM'),
+    (r'driver=nbd', 'needs an NBD server; part migration cuts one off'),
+    (r'driver=rbd', 'needs a Ceph cluster; tests/guest/scenes ceph makes one'),
     (r'usdt:', 'needs a build with another trace backend'),
     (r'^scripts/(install|build-packages)|^(apt|apt-get|dpkg) ',
      'changes the machine; the parts install and packages run it'),

@@ -31,7 +31,7 @@ class Zones(Scene):
     NAME = 'zones'
     ABOUT = 'blkzone and zone writes on a host-managed disk, Linux 6.12'
     KERNEL = '6.12'
-    VARIANT = variants.VARIANTS['q35']
+    VARIANT = variants.for_kernel(variants.VARIANTS['q35'], KERNEL)
     PROGRAMS = {'blkzone': 'util-linux'}
     STEPS = ('boot', 'driver', 'limits', 'report', 'write', 'wrong-write',
              'open-close-finish', 'reset', 'console')
