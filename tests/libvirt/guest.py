@@ -7,6 +7,7 @@ import socket
 import time
 import xml.etree.ElementTree as ET
 
+import busy
 import debian
 import initramfs
 from machine import Failure, Lines, Machine
@@ -101,24 +102,11 @@ class Guest(Machine):
 
 
 # Until /tmp/stop is there: write, sync, read back.
-LOAD = '''
-    rm -f /tmp/stop /tmp/end; echo 0 > /tmp/rounds;
-    (n=0; while [ ! -e /tmp/stop ]; do
-        for f in f4 f5 f6; do
-            dd if=/payload/$f of=/mnt/busy-$f bs=64k conv=fsync status=none &&
-            echo 3 > /proc/sys/vm/drop_caches && cmp /payload/$f /mnt/busy-$f
-            || { echo wrong > /tmp/end; exit; };
-        done;
-        n=$((n + 1)); echo $n > /tmp/new; mv /tmp/new /tmp/rounds;
-    done; echo right > /tmp/end) < /dev/null > /tmp/load 2>&1 &
-'''
-
-
 def begin_load(guest, payload):
     guest.run('load_disk && mkfs.ext4 -q -F /dev/vda && mount -t ext4 '
               '/dev/vda /mnt && mkdir /mnt/data && cp /payload/* /mnt/data '
               '&& sync', 120)
-    guest.run(LOAD)
+    guest.run(busy.LOAD)
     guest.payload = payload
 
 

@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 
+import busy
 import debian
 import initramfs
 import variants
@@ -29,18 +30,6 @@ JOURNEYS = (
 )
 
 # Writes, fsyncs and reads back from the disk until it is told to stop.
-LOAD = '''
-    echo 0 > /tmp/rounds; (n=0; while [ ! -e /tmp/stop ]; do
-        for f in f5 f6 f7; do
-            dd if=/payload/$f of=/mnt/busy-$f bs=64k conv=fsync status=none &&
-            echo 3 > /proc/sys/vm/drop_caches && cmp /payload/$f /mnt/busy-$f
-            || { echo wrong > /tmp/end; exit; };
-        done;
-        n=$((n + 1)); echo $n > /tmp/new; mv /tmp/new /tmp/rounds;
-    done; echo right > /tmp/end) < /dev/null > /tmp/load 2>&1 &
-'''
-
-
 def boot_files(payload, folder, say):
     """Kernel and initramfs."""
     kernel = debian.Kernel(say)
@@ -77,7 +66,7 @@ class Traveller:
         self.machine.run('load_disk && mkfs.ext4 -q -F /dev/vda && mount '
                          '-t ext4 /dev/vda /mnt && mkdir /mnt/data && '
                          'cp /payload/* /mnt/data && sync', 120)
-        self.machine.run(LOAD)
+        self.machine.run(busy.LOAD)
 
     def hop(self, before, who):
         source = self.machine

@@ -12,7 +12,7 @@ import os
 
 import cells
 from cells import Cell, PARKED
-from driver import READ, WRITE, image_errors
+from driver import BLOCK, READ, WRITE, image_errors, pattern
 from qtest import Failure
 from stream import difference, section
 
@@ -195,8 +195,8 @@ def fill_image(trip, memory):
     image = os.path.join(trip.folder, 'disk.img')
     with open(image, 'r+b') as file:
         for block, seed in memory['blocks']:
-            file.seek(block * cells.BLOCK)
-            file.write(cells.pattern(seed))
+            file.seek(block * BLOCK)
+            file.write(pattern(seed))
     if image_errors(image, dict(memory['blocks'])):
         raise Failure('the image cannot be filled')
 

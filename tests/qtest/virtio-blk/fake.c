@@ -28,8 +28,7 @@ static const char *const files[] = {
     "slow-names",
 };
 
-/* The library lies beside this program. */
-static char *library(void)
+char *vblk_fake_library(void)
 {
     g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
     g_autofree char *dir = self ? g_path_get_dirname(self) : NULL;
@@ -39,6 +38,8 @@ static char *library(void)
         return path;
     }
     g_free(path);
+    g_test_skip("fakehost.so is not beside this program; build it with "
+                "ninja tests/qtest/virtio-blk/fakehost.so");
     return NULL;
 }
 
@@ -79,12 +80,10 @@ static void make_files(VblkFake *f, uint64_t size)
 
 bool vblk_fake_begin(VblkFake *f, uint64_t size)
 {
-    g_autofree char *lib = library();
+    g_autofree char *lib = vblk_fake_library();
     g_autofree char *binary = NULL;
 
     if (!lib) {
-        g_test_skip("fakehost.so is not beside this program; build it with "
-                    "ninja tests/qtest/virtio-blk/fakehost.so");
         return false;
     }
     *f = (VblkFake) {};

@@ -20,6 +20,12 @@ typedef struct VblkFake {
 } VblkFake;
 
 /*
+ * vblk_fake_library: path of tests/fakehost's library, which lies beside this
+ * program (free it).  Marks the test as skipped, and returns NULL, where it
+ * does not.
+ */
+char *vblk_fake_library(void);
+/*
  * vblk_fake_begin: make a device of @size bytes.  Marks the test as skipped,
  * and returns false, where that can't be had.
  */

@@ -9,24 +9,10 @@
 
 #include "qemu/osdep.h"
 #include <glib/gstdio.h>
+#include "fake.h"
 #include "vhost.h"
 
 #define BINARY_ENV  "VBLK_VHOST_BINARY"
-
-static char *fakehost(void)
-{
-    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
-    g_autofree char *dir = self ? g_path_get_dirname(self) : NULL;
-    char *path = dir ? g_build_filename(dir, "fakehost.so", NULL) : NULL;
-
-    if (path && g_file_test(path, G_FILE_TEST_EXISTS)) {
-        return path;
-    }
-    g_free(path);
-    g_test_skip("fakehost.so is not beside this program; build it with "
-                "ninja tests/qtest/virtio-blk/fakehost.so");
-    return NULL;
-}
 
 static bool emulator_has_vhost(void)
 {
@@ -44,7 +30,7 @@ static void remove_node(void *opaque)
 
 bool vhost_begin_library(Vhost *h, const char *env)
 {
-    g_autofree char *lib = fakehost();
+    g_autofree char *lib = vblk_fake_library();
     g_autofree char *binary = NULL;
     /* Without what may come first, of which another fake may be a part. */
     const char *qemu = strrchr(g_getenv("QTEST_QEMU_BINARY"), ' ');
