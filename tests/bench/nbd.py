@@ -18,8 +18,9 @@ class Server:
     def __init__(self, daemon, path, folder):
         self.socket = f'{folder}/nbd.sock'
         self.process = subprocess.Popen(
+            # Others use the file while this one only waits.
             [daemon, '--blockdev', f'driver=file,node-name=n,filename={path},'
-             'discard=unmap,aio=io_uring',
+             'discard=unmap,aio=io_uring,locking=off',
              '--nbd-server', f'addr.type=unix,addr.path={self.socket}',
              '--export', f'nbd,id=e,node-name=n,name={self.EXPORT},'
              'writable=on'],

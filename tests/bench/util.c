@@ -80,19 +80,23 @@ uint64_t now_ns(void)
 
 void pin_thread(int driver)
 {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    cpu_set_t set;
+    unsigned drivers = opt.threads, n = 0;
+    cpu_set_t may, set;
 
-    if (!opt.pin || cpus < (long)(opt.threads + MAX(opt.iothreads, 1))) {
+    /* Whoever started us may have chosen, for us and for the device. */
+    if (!opt.pin || sched_getaffinity(0, sizeof(may), &may) ||
+        CPU_COUNT(&may) < (int)(drivers + MAX(opt.iothreads, 1))) {
         return;
     }
     CPU_ZERO(&set);
-    if (driver >= 0) {
-        CPU_SET(driver, &set);
-    } else {
-        for (long i = opt.threads; i < cpus; i++) {
-            CPU_SET(i, &set);
+    for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &may)) {
+            continue;
         }
+        if (driver >= 0 ? n == (unsigned)driver : n >= drivers) {
+            CPU_SET(cpu, &set);
+        }
+        n++;
     }
     /* A container may forbid it: no harm done. */
     sched_setaffinity(0, sizeof(set), &set);
