@@ -4,9 +4,9 @@
 # In the VM: our qtests with vhost-blk devices, on the real /dev/vhost-blk, over
 # files ("requests", "life") and disks; live migration to and from them
 # ("migrate"); what QEMU says where the kernel's side is missing ("errors", which
-# must come last: the module is gone then).
+# must come last: the module is gone then); and those of zones on a zoned disk.
 # One line a test; those of a disk are named after it.
-#     qtests.sh BUILD_DIR requests|life|DISK|migrate|errors,...
+#     qtests.sh BUILD_DIR requests|life|DISK|zoned|migrate|errors,...
 set -euo pipefail
 
 LOG_DIR=/run/tmp/log BUILD_DIR=$1 VBLK_JOBS=$(nproc)
@@ -38,15 +38,17 @@ bad='/life/vhost/bad-disk/'
 # What the kernel is not told of, or does otherwise; see tests/parts/vhost.
 otherwise='/slow-flips/main|/choice/direct|/bad-disk/'
 
+# null NAME ATTRIBUTE=VALUE...: make a null_blk; its path
 null()
 {
-    local place=/sys/kernel/config/nullb/$1
+    local place=/sys/kernel/config/nullb/$1 setting
 
+    mountpoint -q /sys/kernel/config ||
+        mount -t configfs none /sys/kernel/config
     mkdir "$place"
-    echo 64 >"$place/size"
-    echo 1 >"$place/memory_backed"
-    echo 1 >"$place/discard"
-    echo 1 >"$place/power"
+    for setting in memory_backed=1 "${@:2}" power=1; do
+        echo "${setting#*=}" >"$place/${setting%%=*}"
+    done
     if [ -b "/dev/${place##*/}" ]; then
         echo "/dev/${place##*/}"
     else
@@ -59,9 +61,11 @@ device()
 {
     case $1 in
     ram) echo /dev/ram0 ;;
-    null)
-        mount -t configfs none /sys/kernel/config 2>/dev/null || true
-        null vblk ;;
+    null) null vblk size=64 discard=1 ;;
+    zoned)
+        # sizes in MiB
+        null vblk-zoned size=72 zoned=1 zone_size=8 zone_capacity=6 \
+            zone_nr_conv=1 zone_max_open=4 zone_max_active=6 ;;
     loop)
         truncate -s 64M /run/tmp/loop.img
         losetup --show -f /run/tmp/loop.img ;;
@@ -128,6 +132,14 @@ for name in ${2//,/ }; do
         "$top/tests/migration/run" --only='*vhost*' --jobs="$VBLK_JOBS" \
             --logs="$LOG_DIR/migrate" ;;
     errors) errors ;;
+    zoned)
+        VBLK_ZONED=$(device zoned)
+        # the tests name vhost-blk where they want it; they share the disk
+        (
+            export VBLK_ZONED VBLK_JOBS=1
+            unset VBLK_VHOST
+            glib_tests zoned 350 "$suite" '/zoned-host/'
+        ) ;;
     *)
         VBLK_DISK=$(device "$name")
         export VBLK_DISK

@@ -30,9 +30,16 @@ static const char *node_needs_requests(BlockDriverState *bs)
     return NULL;
 }
 
-/* Why a raw format node is not the same bytes as its file, or NULL. */
+/*
+ * Why a node that lends nothing itself is not a raw format node with the same
+ * bytes as its file, or NULL.
+ */
 static const char *raw_is_not_plain(BlockDriverState *bs)
 {
+    if (bs->bl.zoned != BLK_Z_NONE) {
+        /* The block layer follows their write pointers. */
+        return "the disk has zones";
+    }
     if (strcmp(bs->drv->format_name, "raw")) {
         return "the node is neither a file nor raw";
     }

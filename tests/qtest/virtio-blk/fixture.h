@@ -466,6 +466,7 @@ void vblk_add_fuzz_tests(void);
 void vblk_add_erase_tests(void);
 void vblk_add_lifetime_tests(void);
 void vblk_add_zoned_tests(void);
+void vblk_add_zoned_host_tests(void);
 void vblk_add_medium_tests(void);
 void vblk_add_conform_init_tests(void);     /* conform-*.c */
 void vblk_add_conform_bug_tests(void);

@@ -115,6 +115,7 @@ int main(int argc, char **argv)
     vblk_add_erase_tests();
     vblk_add_lifetime_tests();
     vblk_add_zoned_tests();
+    vblk_add_zoned_host_tests();
     vblk_add_medium_tests();
     vblk_add_conform_init_tests();
     vblk_add_conform_bug_tests();

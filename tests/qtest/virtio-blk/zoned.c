@@ -9,7 +9,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
-#include "fake.h"
+#include "zoned.h"
 
 #define OK              VIRTIO_BLK_S_OK
 #define INVALID         VIRTIO_BLK_S_ZONE_INVALID_CMD
@@ -81,7 +81,7 @@ static void stop(VblkFake *f, Vblk *v)
 /* ---- requests ---- */
 
 /* One of the commands without data, for the zone at @sector. */
-static uint8_t zone_at(Vblk *v, uint32_t type, uint64_t sector)
+uint8_t zone_at(Vblk *v, uint32_t type, uint64_t sector)
 {
     uint32_t used;
     uint8_t status = vblk_cmd(v, 0, type, sector, NULL, 0, &used);
@@ -110,7 +110,7 @@ static uint8_t zone_reset(Vblk *v, unsigned zone)
     return zone_at(v, VIRTIO_BLK_T_ZONE_RESET, START(zone));
 }
 
-static uint8_t write_at(Vblk *v, uint64_t sector, unsigned sectors)
+uint8_t write_at(Vblk *v, uint64_t sector, unsigned sectors)
 {
     g_autofree uint8_t *data = g_malloc(sectors * 512);
 
@@ -142,8 +142,8 @@ static VblkReq *append_submit(Vblk *v, VblkChain *c, uint64_t sector,
 }
 
 /* Append @sectors; stores where they were put, or ~0 when they were not. */
-static uint8_t append(Vblk *v, uint64_t sector, unsigned sectors,
-                      uint64_t *where)
+uint8_t append(Vblk *v, uint64_t sector, unsigned sectors,
+               uint64_t *where)
 {
     VblkChain c = {};
     uint64_t result;
@@ -158,8 +158,8 @@ static uint8_t append(Vblk *v, uint64_t sector, unsigned sectors,
 }
 
 /* Report from @sector into @len bytes; the zones told of are in @desc. */
-static uint8_t report(Vblk *v, uint64_t sector, uint32_t len, Desc *desc,
-                      uint64_t *num)
+uint8_t report(Vblk *v, uint64_t sector, uint32_t len, Desc *desc,
+               uint64_t *num)
 {
     VblkChain c = {};
     uint64_t at;
