@@ -119,9 +119,12 @@ void virtio_blk_vm_change(void *opaque, bool running, RunState state)
     if (!running) {
         /*
          * What is left for the drain of all disks that comes next may end with
-         * work that the drain holds back, and that would run after it.
+         * work that the drain holds back, and that would run after it.  No
+         * drain of ours without need: each one pauses the disk's block jobs.
          */
-        virtio_blk_wait_idle(s, NULL);
+        if (virtio_blk_queues_busy(s, NULL)) {
+            virtio_blk_wait_idle(s, NULL);
+        }
         return;
     }
     for (unsigned i = 0; i < s->conf.num_queues; i++) {

@@ -530,6 +530,12 @@ void virtio_blk_queue_left(VirtIOBlkQueue *q, unsigned num);
 void virtio_blk_queues_resume(VirtIOBlock *s);
 
 /*
+ * virtio_blk_queues_busy: has @q (any queue when NULL) a request in flight?
+ * What is held for the main loop alone does not count.  BQL.
+ */
+bool virtio_blk_queues_busy(VirtIOBlock *s, VirtIOBlkQueue *q);
+
+/*
  * virtio_blk_wait_idle: wait until @q (all queues when NULL) has nothing in
  * flight.  Main loop or a vCPU thread with the BQL.
  */

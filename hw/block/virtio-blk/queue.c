@@ -310,14 +310,14 @@ static void done_settle(VirtIOBlkQueue *q)
     }
 }
 
-static bool queues_busy(VirtIOBlock *s, VirtIOBlkQueue *q)
+bool virtio_blk_queues_busy(VirtIOBlock *s, VirtIOBlkQueue *q)
 {
     if (q) {
         done_settle(q);
         return qatomic_read(&q->in_flight) > virtio_blk_bounced_count(q);
     }
     for (unsigned i = 0; i < s->conf.num_queues; i++) {
-        if (queues_busy(s, &s->queues[i])) {
+        if (virtio_blk_queues_busy(s, &s->queues[i])) {
             return true;
         }
     }
@@ -332,7 +332,7 @@ void virtio_blk_wait_idle(VirtIOBlock *s, VirtIOBlkQueue *q)
      * request: they run when it ends, hence the second wait.
      */
     blk_drain(s->blk);
-    AIO_WAIT_WHILE_UNLOCKED(NULL, queues_busy(s, q));
+    AIO_WAIT_WHILE_UNLOCKED(NULL, virtio_blk_queues_busy(s, q));
 }
 
 void virtio_blk_abandon(VirtIOBlock *s, VirtIOBlkQueue *q)
