@@ -68,8 +68,12 @@ static void test_plug(const LifeCase *c)
     vhost_end(&h);
 }
 
-/* The driver resets the device: what the kernel had is over when it reads 0. */
-static void test_reset(const LifeCase *c)
+/*
+ * @end takes the device from its driver in the midst of a load, again and
+ * again: the queues are QEMU's at once, and @begin gives it a driver anew.
+ */
+static void check_ends(const LifeCase *c, void (*end)(LifeVm *vm),
+                       void (*begin)(LifeVm *vm))
 {
     LifeVm *vm;
     Vhost h;
@@ -81,42 +85,46 @@ static void test_reset(const LifeCase *c)
     for (unsigned i = 0; i < ROUNDS; i++) {
         LifeLoad *l = load_in_kernel(vm);
 
-        vblk_reset(vm->v);
+        end(vm);
         vhost_assert_userspace(vm);
         drop_load(l);
-        life_setup(vm);
+        begin(vm);
     }
     check_load(vm);
     life_stop(vm);
     vhost_end(&h);
 }
 
+static void reset_device(LifeVm *vm)
+{
+    vblk_reset(vm->v);
+}
+
+/* The driver resets the device: what the kernel had is over when it reads 0. */
+static void test_reset(const LifeCase *c)
+{
+    check_ends(c, reset_device, life_setup);
+}
+
+static void reset_machine(LifeVm *vm)
+{
+    life_qmp(vm, "{'execute': 'system_reset'}");
+    vblk_expect_event(vm->v, "RESET");
+    /* The event comes before the devices are reset. */
+    qobject_unref(life_query(vm, "{'execute': 'query-status'}"));
+}
+
+static void find_device(LifeVm *vm)
+{
+    vblk_detach(vm->v);
+    vblk_attach(vm->v);
+    life_setup(vm);
+}
+
 /* The machine is reset under a load, and its next driver finds the disk. */
 static void test_reboot(const LifeCase *c)
 {
-    LifeVm *vm;
-    Vhost h;
-
-    if (!vhost_begin(&h, SLOW_FAKE)) {
-        return;
-    }
-    vm = vhost_start(&h, c, (LifeSpec) { 0 });
-    for (unsigned i = 0; i < ROUNDS; i++) {
-        LifeLoad *l = load_in_kernel(vm);
-
-        life_qmp(vm, "{'execute': 'system_reset'}");
-        vblk_expect_event(vm->v, "RESET");
-        /* The event comes before the devices are reset. */
-        qobject_unref(life_query(vm, "{'execute': 'query-status'}"));
-        vhost_assert_userspace(vm);
-        drop_load(l);
-        vblk_detach(vm->v);
-        vblk_attach(vm->v);
-        life_setup(vm);
-    }
-    check_load(vm);
-    life_stop(vm);
-    vhost_end(&h);
+    check_ends(c, reset_machine, find_device);
 }
 
 /* The disk grows under a load: the driver is told, the kernel takes it. */
