@@ -46,15 +46,7 @@ static void expect_engine(Flip *f, const char *engine)
  */
 static char *temp(const char *what, uint64_t size)
 {
-    g_autofree char *name = g_strdup_printf("/dev/shm/vblk-%s-XXXXXX", what);
-    int fd = mkstemp(name);
-
-    if (fd < 0) {
-        return life_temp(what, size);
-    }
-    g_assert_cmpint(ftruncate(fd, size), ==, 0);
-    close(fd);
-    return g_steal_pointer(&name);
+    return life_temp_in("/dev/shm", what, size) ?: life_temp(what, size);
 }
 
 static void op_snapshot(Flip *f)

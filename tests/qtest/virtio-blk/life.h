@@ -112,6 +112,8 @@ void life_unplug(LifeVm *vm);           /* device_del, on machine pc */
 
 /* An empty file of that size (unlink and free it). */
 char *life_temp(const char *what, uint64_t size);
+/* The same in a folder, or NULL where no file can be made in it. */
+char *life_temp_in(const char *dir, const char *what, uint64_t size);
 
 /* QMP that must succeed; the answer is dropped. */
 #define life_qmp(vm, ...) qtest_qmp_assert_success((vm)->v->qts, __VA_ARGS__)
