@@ -87,7 +87,7 @@ static void test_stop(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) {
         .rules = LIFE_FAIL_ONCE("write", 64, 5), .log = true,
-        .json = "\"werror\":\"stop\",",
+        .json = LIFE_STOP_JSON,
     });
     unsigned q = vm->s.queues - 1;
     VblkIo *io = life_write_kick(vm, q, BAD_SECTOR, 1);
@@ -174,7 +174,7 @@ static void test_flush(const LifeCase *c)
     LifeVm *vm = life_start(c, &(LifeSpec) {
         .rules = "{\"event\":\"none\",\"iotype\":\"flush\",\"errno\":28,"
                  "\"once\":true}",
-        .log = true, .json = "\"werror\":\"stop\",",
+        .log = true, .json = LIFE_STOP_JSON,
     });
     VblkIo *io;
 
@@ -206,7 +206,7 @@ static VblkIo *send_range(LifeVm *vm, uint32_t type, uint64_t sector)
 static void range_stop(const LifeCase *c, const char *rules, uint32_t type)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) {
-        .rules = rules, .json = "\"werror\":\"stop\",",
+        .rules = rules, .json = LIFE_STOP_JSON,
     });
     VblkIo *io;
 
@@ -232,15 +232,6 @@ static void test_write_zeroes(const LifeCase *c)
                VIRTIO_BLK_T_WRITE_ZEROES);
 }
 
-#define MANY            3           /* stopped requests a queue */
-#define MANY_RULES \
-    LIFE_FAIL_ONCE("write", 64, 5) "," LIFE_FAIL_ONCE("write", 80, 5) "," \
-    LIFE_FAIL_ONCE("write", 96, 5) "," LIFE_FAIL_ONCE("write", 112, 5) "," \
-    LIFE_FAIL_ONCE("write", 128, 5) "," LIFE_FAIL_ONCE("write", 144, 5) "," \
-    LIFE_FAIL_ONCE("write", 160, 5) "," LIFE_FAIL_ONCE("write", 176, 5) "," \
-    LIFE_FAIL_ONCE("write", 192, 5) "," LIFE_FAIL_ONCE("write", 208, 5) "," \
-    LIFE_FAIL_ONCE("write", 224, 5) "," LIFE_FAIL_ONCE("write", 240, 5)
-
 /*
  * B9, known bug "restart ran in the wrong AioContext": several parked requests
  * on every queue; each is completed once, on its own queue.
@@ -248,32 +239,16 @@ static void test_write_zeroes(const LifeCase *c)
 static void test_many(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) {
-        .rules = MANY_RULES, .log = true, .json = "\"werror\":\"stop\",",
+        .rules = LIFE_PARKED_RULES, .log = true, .json = LIFE_STOP_JSON,
     });
-    unsigned n = vm->s.queues * MANY;
-    VblkIo *io[4 * MANY];
+    VblkIo *io[LIFE_PARKED_MAX];
+    unsigned n = life_park(vm, io);
 
-    for (unsigned i = 0; i < n; i++) {
-        io[i] = life_write(vm, i / MANY, BAD_SECTOR + i * 16, i + 1);
-    }
-    for (unsigned q = 0; q < vm->s.queues; q++) {
-        vblk_kick(vm->v, q);
-    }
-    life_wait_stopped(vm);
-    for (unsigned i = 0; i < n; i++) {
-        vblk_expect_pending(vm->v, io[i]->req, 0);
-    }
     life_cont(vm);
-    for (unsigned i = 0; i < n; i++) {
-        life_ok(vm, io[i]);
-        life_assert_image(vm, BAD_SECTOR + i * 16, i + 1);
-    }
+    life_assert_unparked(vm, io, n);
     /* Not before: the log ends where an entry is still being written. */
     for (unsigned i = 0; i < n; i++) {
-        g_assert_cmpint(life_log_count(vm, BAD_SECTOR + i * 16, 1), ==, 1);
-    }
-    for (unsigned q = 0; q < vm->s.queues; q++) {
-        g_assert_cmpint(vblk_completions(vm->v, q), ==, MANY);
+        g_assert_cmpint(life_log_count(vm, LIFE_PARKED_SECTOR(i), 1), ==, 1);
     }
     life_stop(vm);
 }
@@ -307,7 +282,7 @@ static void test_right_thread(const LifeCase *c)
 
     unlink(log);
     vm = life_start(c, &(LifeSpec) {
-        .rules = MANY_RULES, .json = "\"werror\":\"stop\",", .args = args,
+        .rules = LIFE_PARKED_RULES, .json = LIFE_STOP_JSON, .args = args,
     });
     for (unsigned q = 0; q < vm->s.queues; q++) {
         VblkIo *io;
@@ -336,7 +311,7 @@ static void test_again(const LifeCase *c)
         .rules = LIFE_FAIL_ONCE("write", 64, 5) ","
                  LIFE_FAIL_ONCE("write", 64, 28) ","
                  LIFE_FAIL_ONCE("write", 64, 5),
-        .log = true, .json = "\"werror\":\"stop\",",
+        .log = true, .json = LIFE_STOP_JSON,
     });
     VblkIo *io = life_write_kick(vm, 0, BAD_SECTOR, 1);
 
@@ -359,7 +334,7 @@ static void test_merged(const LifeCase *c)
     LifeVm *vm = life_start(c, &(LifeSpec) {
         .rules = LIFE_FAIL_ONCE("write", 80, 5) ","
                  LIFE_FAIL_ONCE("write", 80, 5),
-        .json = "\"werror\":\"stop\",",
+        .json = LIFE_STOP_JSON,
     });
     VblkIo *io[4];
     bool all = false;
@@ -428,7 +403,7 @@ static void test_read_only(const LifeCase *c)
 static void test_load(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) {
-        .rules = MANY_RULES, .json = "\"werror\":\"stop\",",
+        .rules = LIFE_PARKED_RULES, .json = LIFE_STOP_JSON,
     });
     LifeLoad *l = life_load_new(vm, 4);
     VblkIo *io;

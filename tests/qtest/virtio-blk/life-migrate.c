@@ -11,16 +11,6 @@
 #include "qemu/units.h"
 #include "life.h"
 
-#define PARKED          3           /* stopped requests a queue */
-#define PARKED_SECTOR(i) (64 + (i) * 16)
-#define PARKED_RULES \
-    LIFE_FAIL_ONCE("write", 64, 5) "," LIFE_FAIL_ONCE("write", 80, 5) "," \
-    LIFE_FAIL_ONCE("write", 96, 5) "," LIFE_FAIL_ONCE("write", 112, 5) "," \
-    LIFE_FAIL_ONCE("write", 128, 5) "," LIFE_FAIL_ONCE("write", 144, 5) "," \
-    LIFE_FAIL_ONCE("write", 160, 5) "," LIFE_FAIL_ONCE("write", 176, 5) "," \
-    LIFE_FAIL_ONCE("write", 192, 5) "," LIFE_FAIL_ONCE("write", 208, 5) "," \
-    LIFE_FAIL_ONCE("write", 224, 5) "," LIFE_FAIL_ONCE("write", 240, 5)
-#define STOP_JSON       "\"werror\":\"stop\","
 #define WCE             offsetof(struct virtio_blk_config, wce)
 
 /* A place for the socket and for what QEMU prints, and the two machines. */
@@ -252,33 +242,23 @@ static void test_live(const LifeCase *c)
     arrive(&t);
 }
 
-/* Park PARKED writes on each queue of @vm. */
-static unsigned park(LifeVm *vm, VblkIo **io)
+/* A machine with writes parked in it, and another that waits for it. */
+static Trip depart_parked(const LifeCase *c, VblkIo **io, unsigned *n,
+                          LifeSpec to)
 {
-    unsigned n = vm->s.queues * PARKED;
+    Trip t = depart(c, (LifeSpec) { .rules = LIFE_PARKED_RULES,
+                                    .json = LIFE_STOP_JSON });
 
-    for (unsigned i = 0; i < n; i++) {
-        io[i] = life_write(vm, i / PARKED, PARKED_SECTOR(i), i + 1);
-    }
-    for (unsigned q = 0; q < vm->s.queues; q++) {
-        vblk_kick(vm->v, q);
-    }
-    life_wait_stopped(vm);
-    for (unsigned i = 0; i < n; i++) {
-        vblk_expect_pending(vm->v, io[i]->req, 0);
-        life_assert_image(vm, PARKED_SECTOR(i), 0);
-    }
-    return n;
+    *n = life_park(t.vm, io);
+    to.json = LIFE_STOP_JSON;
+    await(&t, c, to);
+    return t;
 }
 
 static void assert_unparked(LifeVm *vm, VblkIo **io, unsigned n)
 {
-    for (unsigned i = 0; i < n; i++) {
-        life_ok(vm, io[i]);
-        life_assert_image(vm, PARKED_SECTOR(i), i + 1);
-    }
+    life_assert_unparked(vm, io, n);
     for (unsigned q = 0; q < vm->s.queues; q++) {
-        g_assert_cmpint(vblk_completions(vm->v, q), ==, PARKED);
         vblk_check_io(vm->v, q);
     }
 }
@@ -286,12 +266,10 @@ static void assert_unparked(LifeVm *vm, VblkIo **io, unsigned n)
 /* Issue 2: stopped requests travel and are done after cont, each once. */
 static void test_stopped(const LifeCase *c)
 {
-    Trip t = depart(c, (LifeSpec) { .rules = PARKED_RULES,
-                                    .json = STOP_JSON });
-    VblkIo *io[4 * PARKED];
-    unsigned n = park(t.vm, io);
+    VblkIo *io[LIFE_PARKED_MAX];
+    unsigned n;
+    Trip t = depart_parked(c, io, &n, (LifeSpec) { 0 });
 
-    await(&t, c, (LifeSpec) { .json = STOP_JSON });
     travel(&t);
     life_assert_state(t.vm, "io-error");
     for (unsigned i = 0; i < n; i++) {
@@ -305,12 +283,12 @@ static void test_stopped(const LifeCase *c)
 /* They fail on the other side as well: parked again there, then done. */
 static void test_stopped_again(const LifeCase *c)
 {
-    Trip t = depart(c, (LifeSpec) { .rules = PARKED_RULES,
-                                    .json = STOP_JSON });
-    VblkIo *io[4 * PARKED];
-    unsigned n = park(t.vm, io);
+    VblkIo *io[LIFE_PARKED_MAX];
+    unsigned n;
+    Trip t = depart_parked(c, io, &n, (LifeSpec) {
+        .rules = LIFE_PARKED_RULES,
+    });
 
-    await(&t, c, (LifeSpec) { .rules = PARKED_RULES, .json = STOP_JSON });
     travel(&t);
     life_cont(t.vm);
     life_wait_stopped(t.vm);
@@ -324,18 +302,16 @@ static void test_stopped_again(const LifeCase *c)
 /* A reset on the other side drops them, and the rings are free again. */
 static void test_stopped_reset(const LifeCase *c)
 {
-    Trip t = depart(c, (LifeSpec) { .rules = PARKED_RULES,
-                                    .json = STOP_JSON });
-    VblkIo *io[4 * PARKED];
-    unsigned n = park(t.vm, io);
+    VblkIo *io[LIFE_PARKED_MAX];
+    unsigned n;
+    Trip t = depart_parked(c, io, &n, (LifeSpec) { 0 });
 
-    await(&t, c, (LifeSpec) { .json = STOP_JSON });
     travel(&t);
     vblk_reset(t.vm->v);
     life_cont(t.vm);
     for (unsigned i = 0; i < n; i++) {
         life_untouched(t.vm, io[i], 0);
-        life_assert_image(t.vm, PARKED_SECTOR(i), 0);
+        life_assert_image(t.vm, LIFE_PARKED_SECTOR(i), 0);
         vblk_io_abandon(t.vm->v, io[i]);
     }
     life_setup(t.vm);
@@ -348,16 +324,14 @@ static void test_stopped_reset(const LifeCase *c)
 /* On to a third QEMU and none of them restarted in between. */
 static void test_two_trips(const LifeCase *c)
 {
-    Trip t = depart(c, (LifeSpec) { .rules = PARKED_RULES,
-                                    .json = STOP_JSON });
-    VblkIo *io[4 * PARKED];
-    unsigned n = park(t.vm, io);
+    VblkIo *io[LIFE_PARKED_MAX];
+    unsigned n;
+    Trip t = depart_parked(c, io, &n, (LifeSpec) { 0 });
     LifeVm *first;
 
-    await(&t, c, (LifeSpec) { .json = STOP_JSON });
     travel(&t);
     first = t.to;
-    await(&t, c, (LifeSpec) { .json = STOP_JSON });
+    await(&t, c, (LifeSpec) { .json = LIFE_STOP_JSON });
     travel(&t);
     life_cont(t.vm);
     assert_unparked(t.vm, io, n);
@@ -384,15 +358,15 @@ static unsigned traced_sectors(const char *file, uint64_t *sector, unsigned max)
 /* The trip turns the list round; what starts first must still be first. */
 static void test_order(const LifeCase *c)
 {
-    Trip t = depart(c, (LifeSpec) { .rules = PARKED_RULES,
-                                    .json = STOP_JSON });
+    Trip t = depart(c, (LifeSpec) { .rules = LIFE_PARKED_RULES,
+                                    .json = LIFE_STOP_JSON });
     g_autofree char *args = g_strdup_printf("-trace virtio_blk_handle_write "
                                             "-D %s", t.text);
-    uint64_t sector[4 * PARKED];
-    VblkIo *io[4 * PARKED];
-    unsigned n = park(t.vm, io);
+    uint64_t sector[LIFE_PARKED_MAX];
+    VblkIo *io[LIFE_PARKED_MAX];
+    unsigned n = life_park(t.vm, io);
 
-    await(&t, c, (LifeSpec) { .json = STOP_JSON, .args = args });
+    await(&t, c, (LifeSpec) { .json = LIFE_STOP_JSON, .args = args });
     travel(&t);
     life_cont(t.vm);
     for (unsigned i = 0; i < n; i++) {
@@ -404,7 +378,7 @@ static void test_order(const LifeCase *c)
         g_assert_cmpint(traced_sectors(t.text, sector, n), ==, n);
         for (unsigned i = 0; i < n; i++) {
             /* The queues may start in any order. */
-            g_assert_true(i % PARKED == 0 || sector[i] > sector[i - 1]);
+            g_assert_true(i % LIFE_PARKED == 0 || sector[i] > sector[i - 1]);
         }
     }
     arrive(&t);

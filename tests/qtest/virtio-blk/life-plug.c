@@ -83,11 +83,7 @@ static void test_throttled(const LifeCase *c)
     LifeVm *vm = start(c, (LifeSpec) { .throttle = true });
     VblkIo *io[6];
 
-    life_hold(vm);
-    for (unsigned i = 0; i < ARRAY_SIZE(io); i++) {
-        io[i] = life_write_kick(vm, i % vm->s.queues, i * 16, i + 1);
-    }
-    vblk_expect_pending(vm->v, io[0]->req, 20);
+    life_hold_writes(vm, vm->s.queues, io, ARRAY_SIZE(io));
     life_unplug(vm);
     for (unsigned i = 0; i < ARRAY_SIZE(io); i++) {
         vblk_io_abandon(vm->v, io[i]);

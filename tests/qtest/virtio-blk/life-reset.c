@@ -44,11 +44,7 @@ static void test_throttled(const LifeCase *c)
     LifeVm *vm = life_start(c, &(LifeSpec) { .throttle = true, .log = true });
     VblkIo *io[8];
 
-    life_hold(vm);
-    for (unsigned i = 0; i < ARRAY_SIZE(io); i++) {
-        io[i] = life_write_kick(vm, i % vm->s.queues, i * 16, i + 1);
-    }
-    vblk_expect_pending(vm->v, io[0]->req, 20);
+    life_hold_writes(vm, vm->s.queues, io, ARRAY_SIZE(io));
     vblk_reset(vm->v);
     for (unsigned i = 0; i < ARRAY_SIZE(io); i++) {
         g_assert_cmpint(life_log_count(vm, i * 16, 1), <=, 1);

@@ -475,6 +475,15 @@ void life_hold(LifeVm *vm)
     g_assert_cmpstr(g_strstrip(out), ==, "");
 }
 
+void life_hold_writes(LifeVm *vm, unsigned queues, VblkIo **io, unsigned n)
+{
+    life_hold(vm);
+    for (unsigned i = 0; i < n; i++) {
+        io[i] = life_write_kick(vm, i % queues, i * 16, i + 1);
+    }
+    vblk_expect_pending(vm->v, io[0]->req, 20);
+}
+
 void life_release(LifeVm *vm)
 {
     set_limit(vm, 0);
@@ -484,13 +493,45 @@ void life_release(LifeVm *vm)
              "'thr0', 'file': 'fmt0', 'discard': 'unmap'}]}}", VBLK_NODE);
 }
 
+/* ---- requests that stopped the VM ---- */
+
+unsigned life_park(LifeVm *vm, VblkIo **io)
+{
+    unsigned n = vm->s.queues * LIFE_PARKED;
+
+    g_assert_cmpint(n, <=, LIFE_PARKED_MAX);
+    for (unsigned i = 0; i < n; i++) {
+        io[i] = life_write(vm, i / LIFE_PARKED, LIFE_PARKED_SECTOR(i), i + 1);
+    }
+    for (unsigned q = 0; q < vm->s.queues; q++) {
+        vblk_kick(vm->v, q);
+    }
+    life_wait_stopped(vm);
+    for (unsigned i = 0; i < n; i++) {
+        vblk_expect_pending(vm->v, io[i]->req, 0);
+        life_assert_image(vm, LIFE_PARKED_SECTOR(i), 0);
+    }
+    return n;
+}
+
+void life_assert_unparked(LifeVm *vm, VblkIo **io, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        life_ok(vm, io[i]);
+        life_assert_image(vm, LIFE_PARKED_SECTOR(i), i + 1);
+    }
+    for (unsigned q = 0; q < vm->s.queues; q++) {
+        g_assert_cmpint(vblk_completions(vm->v, q), ==, LIFE_PARKED);
+    }
+}
+
 /* ---- the log of writes ---- */
 
 typedef struct LogEntry {
     uint64_t sector, nr_sectors, flags, data_len;
 } LogEntry;
 
-/* Call @fn-like body for each entry: returns the n-th one or false. */
+/* The entry at sector *@at, and where the next one is; false at the end. */
 static bool log_next(int fd, uint64_t *at, LogEntry *e)
 {
     ssize_t n = pread(fd, e, sizeof(*e), *at * VBLK_SECTOR);
@@ -524,7 +565,15 @@ void life_wait_taken(LifeVm *vm, unsigned q)
     vblk_fail("queue %u: nothing was taken from it", q);
 }
 
-unsigned life_log_count(LifeVm *vm, uint64_t sector, uint64_t nr)
+static bool is_write_of(const LogEntry *e, uint64_t sector, uint64_t nr)
+{
+    return !(e->flags & (LIFE_LOG_FLUSH | LIFE_LOG_DISCARD)) &&
+           e->sector < sector + nr && sector < e->sector + e->nr_sectors;
+}
+
+/* Entries that write to the @nr sectors, if any, and have all of @flags. */
+static unsigned count_log(LifeVm *vm, uint64_t sector, uint64_t nr,
+                          uint64_t flags)
 {
     int fd = open(vm->logfile, O_RDONLY);
     uint64_t at = 1;
@@ -533,26 +582,21 @@ unsigned life_log_count(LifeVm *vm, uint64_t sector, uint64_t nr)
 
     g_assert_cmpint(fd, >=, 0);
     while (log_next(fd, &at, &e)) {
-        n += !(e.flags & (LIFE_LOG_FLUSH | LIFE_LOG_DISCARD)) &&
-             e.sector < sector + nr && sector < e.sector + e.nr_sectors;
+        n += (!nr || is_write_of(&e, sector, nr)) &&
+             (e.flags & flags) == flags;
     }
     close(fd);
     return n;
 }
 
+unsigned life_log_count(LifeVm *vm, uint64_t sector, uint64_t nr)
+{
+    return count_log(vm, sector, nr, 0);
+}
+
 unsigned life_log_flags(LifeVm *vm, uint64_t flags)
 {
-    int fd = open(vm->logfile, O_RDONLY);
-    uint64_t at = 1;
-    unsigned n = 0;
-    LogEntry e;
-
-    g_assert_cmpint(fd, >=, 0);
-    while (log_next(fd, &at, &e)) {
-        n += (e.flags & flags) == flags;
-    }
-    close(fd);
-    return n;
+    return count_log(vm, 0, 0, flags);
 }
 
 /* ---- /proc ---- */

@@ -140,14 +140,40 @@ void life_untouched(LifeVm *vm, VblkIo *io, unsigned ms);
 void life_assert_image(LifeVm *vm, uint64_t sector, uint32_t seed);
 void life_assert_read(LifeVm *vm, unsigned q, uint64_t sector, uint32_t seed);
 
-/* With .throttle: hold all further requests / let them go. */
+/*
+ * With .throttle: hold all further requests / let them go.  life_hold_writes:
+ * and send @n writes, spread over queues 0 to @queues - 1: the i-th has seed
+ * i + 1 and is for sector i * 16.  All wait when it returns.
+ */
 void life_hold(LifeVm *vm);
+void life_hold_writes(LifeVm *vm, unsigned queues, VblkIo **io, unsigned n);
 void life_release(LifeVm *vm);
 
 /* With .log: writes that touched the sectors and reached the file. */
 #define LIFE_LOG_FLUSH      1
 #define LIFE_LOG_FUA        2
 #define LIFE_LOG_DISCARD    4
+/*
+ * Writes that stop the VM, LIFE_PARKED on each queue.  life_park: with
+ * .rules = LIFE_PARKED_RULES and .json = LIFE_STOP_JSON; the i-th write has
+ * seed i + 1 and is for LIFE_PARKED_SECTOR(i); returns how many,
+ * LIFE_PARKED_MAX at most.  life_assert_unparked: all are done, each once, by
+ * its own queue.
+ */
+#define LIFE_PARKED         3
+#define LIFE_PARKED_MAX     (4 * LIFE_PARKED)
+#define LIFE_PARKED_SECTOR(i) (64 + (i) * 16)
+#define LIFE_PARKED_RULES \
+    LIFE_FAIL_ONCE("write", 64, 5) "," LIFE_FAIL_ONCE("write", 80, 5) "," \
+    LIFE_FAIL_ONCE("write", 96, 5) "," LIFE_FAIL_ONCE("write", 112, 5) "," \
+    LIFE_FAIL_ONCE("write", 128, 5) "," LIFE_FAIL_ONCE("write", 144, 5) "," \
+    LIFE_FAIL_ONCE("write", 160, 5) "," LIFE_FAIL_ONCE("write", 176, 5) "," \
+    LIFE_FAIL_ONCE("write", 192, 5) "," LIFE_FAIL_ONCE("write", 208, 5) "," \
+    LIFE_FAIL_ONCE("write", 224, 5) "," LIFE_FAIL_ONCE("write", 240, 5)
+#define LIFE_STOP_JSON      "\"werror\":\"stop\","
+unsigned life_park(LifeVm *vm, VblkIo **io);
+void life_assert_unparked(LifeVm *vm, VblkIo **io, unsigned n);
+
 /*
  * life_wait_taken: until the device has taken a request from queue @q and not
  * given it back; a kick alone is not yet a request in flight.
