@@ -51,8 +51,6 @@ struct req_range {
 };
 
 /* Feature bits that the driver knows. */
-#define F_SEG_MAX       (1ull << 2)
-#define F_BLK_SIZE      (1ull << 6)
 #define F_FLUSH         (1ull << 9)
 #define F_MQ            (1ull << 12)
 #define F_DISCARD       (1ull << 13)

@@ -31,8 +31,6 @@
 /* The first request on @sector takes LIFE_DELAY_MS of real time. */
 #define LIFE_SLOW(iotype, sector) \
     LIFE_RULE(iotype, sector, 0, ",\"once\":true,\"delay-ns\":400000000")
-#define LIFE_EIO            5
-#define LIFE_ENOSPC         28
 
 /* Transport, ring and threads that a test is run with. */
 typedef struct LifeCase {
