@@ -348,7 +348,7 @@ void vblk_add_fault_tests(void)
     for (unsigned e = 0; e < ARRAY_SIZE(engines); e++) {
         for (Op op = 0; op < ARRAY_SIZE(ops); op++) {
             for (Policy p = 0; p < ARRAY_SIZE(policies); p++) {
-                Cells *c = g_new(Cells, 1);
+                Cells *c = vblk_keep(g_new(Cells, 1));
                 g_autofree char *name =
                     g_strdup_printf("faults/%s/%s/%s", engines[e],
                                     ops[op].name, policies[p]);

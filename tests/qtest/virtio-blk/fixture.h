@@ -438,6 +438,8 @@ void vblk_add(const char *name, unsigned where,
 void vblk_add_one(const char *name, void (*fn)(void));
 void vblk_add_data(const char *name, const void *data,
                    void (*fn)(const void *data));
+/* Free @data with g_free() when all tests have run; returns it. */
+void *vblk_keep(void *data);
 /* The options of a variant, to be refined by the test. */
 VblkOpts vblk_opts(const VblkVariant *variant);
 

@@ -55,7 +55,7 @@ void life_add(const char *name, unsigned where, void (*fn)(const LifeCase *c))
                                                 cases[i].c.name);
 
         if (where & cases[i].where) {
-            LifeTest *test = g_new(LifeTest, 1);
+            LifeTest *test = vblk_keep(g_new(LifeTest, 1));
 
             test->fn = fn;
             test->c = &cases[i].c;

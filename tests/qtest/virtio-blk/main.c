@@ -29,6 +29,15 @@ static const struct {
                           .packed = true, .iothread = true } },
 };
 
+/* Data of all tests, also of those that are not run. */
+static GSList *kept;
+
+void *vblk_keep(void *data)
+{
+    kept = g_slist_prepend(kept, data);
+    return data;
+}
+
 /* A test and the variant that it is run with. */
 typedef struct VariantTest {
     void (*fn)(const VblkVariant *variant);
@@ -54,7 +63,7 @@ void vblk_add(const char *name, unsigned where,
                                                 variant->name);
 
         if (where & variants[i].where) {
-            VariantTest *test = g_new(VariantTest, 1);
+            VariantTest *test = vblk_keep(g_new(VariantTest, 1));
 
             test->fn = fn;
             test->variant = variant;
@@ -91,6 +100,8 @@ VblkOpts vblk_opts(const VblkVariant *variant)
 
 int main(int argc, char **argv)
 {
+    int ret;
+
     if (argc > 3 && !strcmp(argv[1], "--without-syscall")) {
         vblk_exec_without(atoi(argv[2]), argv + 3);
     }
@@ -121,5 +132,7 @@ int main(int argc, char **argv)
     vblk_add_conform_bug_tests();
     vblk_add_haiku_tests();
     vblk_add_linux3_tests();
-    return g_test_run();
+    ret = g_test_run();
+    g_slist_free_full(kept, g_free);
+    return ret;
 }
