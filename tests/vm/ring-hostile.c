@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -277,6 +278,34 @@ static void noisy_request(Queue *q, unsigned int at, unsigned int *seed)
     }
 }
 
+/*
+ * Change the ring while the kernel reads it, for up to 2 ms: it may see any
+ * mixture, but each value once.
+ */
+static void noisy_wait(Queue *q, unsigned int *seed)
+{
+    for (int i = rand_r(seed) % 40; i; i--) {
+        struct vring_desc *desc = &q->desc[rand_r(seed) % q->num];
+        uint32_t value = rand_r(seed);
+
+        switch (rand_r(seed) % 8) {
+        case 0:
+            __atomic_store_n(&desc->len, value >> rand_r(seed) % 31,
+                             __ATOMIC_RELAXED);
+            break;
+        case 1:
+            __atomic_store_n(&desc->flags, value % 8, __ATOMIC_RELAXED);
+            break;
+        case 2:
+            __atomic_store_n(&desc->next, value % 80, __ATOMIC_RELAXED);
+            break;
+        default:
+            break;
+        }
+        usleep(rand_r(seed) % 100);
+    }
+}
+
 static void noisy_round(Queue *q, int fd, unsigned int *seed)
 {
     struct vhost_vring_state state = {};
@@ -291,7 +320,7 @@ static void noisy_round(Queue *q, int fd, unsigned int *seed)
     CHECK(!queue_set_backend(q, fd), "start");
     __atomic_store_n(&q->avail->idx, q->num / 4, __ATOMIC_RELEASE);
     queue_kick(q);
-    usleep(rand_r(seed) % 2000);
+    noisy_wait(q, seed);
     queue_get_base(q);
 }
 
@@ -309,22 +338,29 @@ static void count_noise(Device *dev, uint64_t *good, uint64_t *bad)
     }
 }
 
-/* Noise in the rings; that it ends and the kernel is silent is the test. */
+/*
+ * Noise in the rings, as long as asked: the ring fuzzer of /dev/vhost-blk.
+ * That it ends and the kernel is silent is the test.
+ */
 static void test_noise(void)
 {
     Device *dev = device_open(BIT(VIRTIO_RING_F_INDIRECT_DESC));
     Queue *q = queue_setup(dev, 0, 64);
-    unsigned int seed = 4711;
-    uint64_t good = 0, bad = 0;
+    unsigned int seed = backend.noise_seed;
+    uint64_t good = 0, bad = 0, rounds = 0;
     int fd = open_backend();
-    time_t start = time(NULL);
+    time_t end = time(NULL) + backend.noise_s;
 
     /* on a busy machine it takes longer */
-    while (time(NULL) < start + 2 ||
-           ((good < 50 || bad < 50) && time(NULL) < start + 20)) {
+    while (time(NULL) < end ||
+           ((good < 50 || bad < 50) && time(NULL) < end + 18)) {
         noisy_round(q, fd, &seed);
         count_noise(dev, &good, &bad);
+        rounds++;
     }
+    fprintf(stderr, "noise: seed %u, %llu rounds, %llu good and %llu bad "
+            "requests\n", backend.noise_seed, (unsigned long long)rounds,
+            (unsigned long long)good, (unsigned long long)bad);
     CHECK(good >= 50 && bad >= 50, "%llu good and %llu bad requests",
           (unsigned long long)good, (unsigned long long)bad);
     device_close(dev);

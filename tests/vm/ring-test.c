@@ -4,10 +4,12 @@
  *
  * Usage: ring-test NAME BACKEND [WORD]... [--only=PATTERN,...] [--not=...]
  *        ring-test NAME BACKEND [WORD]... --verify=SECONDS
+ *        ring-test NAME BACKEND [WORD]... --noise=SECONDS[,SEED]
  * Prints one line a test in the form of scripts/check; tests that mean nothing
  * on this disk have none.  The words tell what the disk can do: read_word().
  * Each test is a process of its own with a time limit, so that one that hangs
- * is only one.  --verify runs nothing but random requests, so long.
+ * is only one.  --verify runs nothing but random requests, so long, --noise
+ * nothing but rings of nonsense.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,6 +26,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ring.h"
@@ -173,6 +176,14 @@ static void read_word(const char *word)
         test_seconds += atoi(word + 9);
         only = "verify";
         return;
+    } else if (!strncmp(word, "--noise=", 8)) {
+        const char *seed = strchr(word, ',');
+
+        backend.noise_s = atoi(word + 8);
+        backend.noise_seed = seed ? atoi(seed + 1) : time(NULL);
+        test_seconds += backend.noise_s;
+        only = "noise";
+        return;
     }
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         if (!strcmp(word, words[i].word)) {
@@ -207,13 +218,16 @@ int main(int argc, char **argv)
         return 0;
     } else if (argc < 3) {
         fprintf(stderr, "usage: ring-test NAME BACKEND [WORD]... "
-                "[--only=PATTERN,... | --verify=SECONDS]\n"
+                "[--only=PATTERN,... | --verify=SECONDS | "
+                "--noise=SECONDS[,SEED]]\n"
                 "       ring-test --list\n");
         return 2;
     }
     backend.path = argv[2];
     backend.flags = O_RDWR;
     backend.verify_ms = 1000;
+    backend.noise_s = 2;
+    backend.noise_seed = 4711;
     for (int i = 3; i < argc; i++) {
         read_word(argv[i]);
     }

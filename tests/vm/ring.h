@@ -74,6 +74,7 @@ typedef struct Backend {
     bool zoned;
     bool reserved;              /* a part of the room is root's */
     unsigned int verify_ms;
+    unsigned int noise_s, noise_seed;
     char *sys;                  /* its folder in sysfs, for block devices */
 } Backend;
 
