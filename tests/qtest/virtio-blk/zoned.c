@@ -1233,6 +1233,37 @@ static void test_error_policy(const VblkVariant *variant)
     stop(&f, v);
 }
 
+/*
+ * Why a write failed is asked in a report, also when it was in flight as the
+ * reset of the device began to drain.  Such a report waits for the end of the
+ * drain, which must not wait for it.
+ */
+static void test_drain(const VblkVariant *variant)
+{
+    uint8_t data[512] = {};
+    VblkIo *io[4];
+    VblkFake f;
+    Vblk *v = start(&f, variant);
+
+    if (!v) {
+        return;
+    }
+    vblk_qmp_ok(v, "{'execute': 'block_set_io_throttle', 'arguments': {'id': "
+                "%s, 'bps': 0, 'bps_rd': 0, 'bps_wr': 0, 'iops': 1, "
+                "'iops_rd': 0, 'iops_wr': 0}}", vblk_qom_path(v));
+    for (unsigned i = 0; i < ARRAY_SIZE(io); i++) {
+        io[i] = vblk_io(v, 0, VIRTIO_BLK_T_OUT, START(1 + i) + 1, data,
+                        sizeof(data));
+    }
+    vblk_kick(v, 0);
+    vblk_expect_pending(v, io[ARRAY_SIZE(io) - 1]->req, 20);
+    vblk_reset(v);
+    for (unsigned i = 0; i < ARRAY_SIZE(io); i++) {
+        vblk_io_abandon(v, io[i]);
+    }
+    stop(&f, v);
+}
+
 static void add_state_tests(void)
 {
     vblk_add("zoned/conventional", ZONED_ON, test_conventional);
@@ -1267,6 +1298,7 @@ static void add_data_tests(void)
     vblk_add("zoned/offline", ZONED_ON, test_offline);
     vblk_add("zoned/aware", ZONED_ON, test_aware);
     vblk_add("zoned/error-policy", ZONED_ON, test_error_policy);
+    vblk_add("zoned/drain", ZONED_ON, test_drain);
 }
 
 void vblk_add_zoned_tests(void)
