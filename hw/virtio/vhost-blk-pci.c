@@ -5,10 +5,12 @@
  */
 
 #include "qemu/osdep.h"
+#include "hw/virtio/virtio-blk-base.h"
 #include "hw/virtio/virtio-blk-pci.h"
 #include "qemu/module.h"
 
-static void vhost_blk_pci_class_init(ObjectClass *klass, void *data)
+static void vhost_blk_pci_class_init(ObjectClass *klass,
+                                     VirtIOBlkClassData data)
 {
     VIRTIO_BLK_PCI_CLASS(klass)->child_type = TYPE_VHOST_BLK;
 }

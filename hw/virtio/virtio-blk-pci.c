@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "hw/qdev-properties.h"
+#include "hw/virtio/virtio-blk-base.h"
 #include "hw/virtio/virtio-blk-pci.h"
 #include "qapi/error.h"
 #include "qemu/module.h"
@@ -46,7 +47,8 @@ static const Property virtio_blk_pci_properties[] = {
                        DEV_NVECTORS_UNSPECIFIED),
 };
 
-static void virtio_blk_pci_class_init(ObjectClass *klass, void *data)
+static void virtio_blk_pci_class_init(ObjectClass *klass,
+                                      VirtIOBlkClassData data)
 {
     DeviceClass *dc = DEVICE_CLASS(klass);
     VirtioPCIClass *vpc = VIRTIO_PCI_CLASS(klass);

@@ -13,7 +13,6 @@
 
 #include "qemu/osdep.h"
 #include "block/aio.h"
-#include "exec/memory.h"
 #include "system/dma.h"
 #include "internal.h"
 

@@ -278,7 +278,7 @@ int virtio_blk_validate_features(VirtIODevice *vdev)
  * write-through cache.  One that has CONFIG_WCE sets the mode itself, maybe
  * before DRIVER_OK, and must find it as it left it.
  */
-void virtio_blk_set_status(VirtIODevice *vdev, uint8_t status)
+VirtIOBlkStatus virtio_blk_set_status(VirtIODevice *vdev, uint8_t status)
 {
     VirtIOBlock *s = VIRTIO_BLK(vdev);
 
@@ -288,6 +288,7 @@ void virtio_blk_set_status(VirtIODevice *vdev, uint8_t status)
             virtio_vdev_has_feature(vdev, VIRTIO_BLK_F_FLUSH));
         virtio_blk_vhost_config_changed(s);
     }
+    return VIRTIO_BLK_STATUS_FOLLOWED;
 }
 
 static void notify_config_bh(void *opaque)

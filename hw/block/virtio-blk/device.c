@@ -212,8 +212,7 @@ static void virtio_blk_realize(DeviceState *dev, Error **errp)
     virtio_blk_medium_changed(s);
 
     /* After virtio_init(): ioeventfd must be up before requests restart. */
-    s->vm_change = qdev_add_vm_change_state_handler(dev, virtio_blk_vm_change,
-                                                    s);
+    s->vm_change = virtio_blk_add_vm_change(dev, virtio_blk_vm_change, s);
     blk_ram_registrar_init(&s->blk_ram_registrar, s->blk);
     blk_set_dev_ops(s->blk, &block_ops, s);
     blk_iostatus_enable(s->blk);
@@ -328,7 +327,7 @@ static const Property virtio_blk_properties[] = {
     DEFINE_PROP_BOOL("scsi", VirtIOBlock, conf.scsi, false),
 };
 
-static void virtio_blk_class_init(ObjectClass *klass, void *data)
+static void virtio_blk_class_init(ObjectClass *klass, VirtIOBlkClassData data)
 {
     DeviceClass *dc = DEVICE_CLASS(klass);
     VirtioDeviceClass *vdc = VIRTIO_DEVICE_CLASS(klass);

@@ -88,7 +88,7 @@ static void done_end(void *opaque)
         /* Who waits for the requests may take the notifier away. */
         if (q->notify) {
             q->notify = false;
-            virtio_notify_irqfd(vdev, q->vq);
+            virtio_notify(vdev, q->vq);
         }
         done_release(q);
         return;

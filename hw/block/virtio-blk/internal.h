@@ -14,6 +14,7 @@
 #include CONFIG_DEVICES
 #include "block/accounting.h"
 #include "hw/virtio/virtio-blk.h"
+#include "hw/virtio/virtio-blk-base.h"
 #include "batch.h"
 #include "parse.h"
 
@@ -566,7 +567,7 @@ void virtio_blk_set_config(VirtIODevice *vdev, const uint8_t *config);
 uint64_t virtio_blk_get_features(VirtIODevice *vdev, uint64_t features,
                                  Error **errp);
 int virtio_blk_validate_features(VirtIODevice *vdev);
-void virtio_blk_set_status(VirtIODevice *vdev, uint8_t status);
+VirtIOBlkStatus virtio_blk_set_status(VirtIODevice *vdev, uint8_t status);
 
 /*
  * virtio_blk_config_was_read: the copy of the config space that migrates is as

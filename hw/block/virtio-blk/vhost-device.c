@@ -10,13 +10,14 @@
 #include "qemu/osdep.h"
 #include "hw/qdev-properties.h"
 #include "hw/virtio/virtio-blk.h"
+#include "hw/virtio/virtio-blk-base.h"
 #include "qemu/module.h"
 
 static const Property vhost_blk_properties[] = {
     DEFINE_PROP_STRING("vhostfd", VirtIOBlock, conf.vhostfd),
 };
 
-static void vhost_blk_class_init(ObjectClass *klass, void *data)
+static void vhost_blk_class_init(ObjectClass *klass, VirtIOBlkClassData data)
 {
     VIRTIO_BLK_CLASS(klass)->vhost = true;
     device_class_set_props(DEVICE_CLASS(klass), vhost_blk_properties);
