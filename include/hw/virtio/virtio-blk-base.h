@@ -25,10 +25,10 @@
  * VirtIOBlkClassData: what a class_init() gets beside the class; later than
  * QEMU 10.0 a pointer to something constant.
  */
-typedef __typeof__(_Generic(((TypeInfo *)NULL)->class_init,
-                            void (*)(ObjectClass *, const void *):
-                                (const void *)NULL,
-                            default: (void *)NULL)) VirtIOBlkClassData;
+typedef __typeof__(__builtin_choose_expr(
+    __builtin_types_compatible_p(__typeof__(((TypeInfo *)NULL)->class_init),
+                                 void (*)(ObjectClass *, const void *)),
+    (const void *)NULL, (void *)NULL)) VirtIOBlkClassData;
 
 /*
  * VirtIOBlkStatus: what set_status() returns: nothing, or later than QEMU 10.0
