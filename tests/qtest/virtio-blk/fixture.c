@@ -182,6 +182,25 @@ static unsigned patience(void)
     return factor ? atoi(factor) : 1;
 }
 
+/*
+ * Start the emulator that the variable @binary_env names, if it is set.
+ * libqtest's functions for that have other names in each release.
+ */
+static QTestState *start(const char *binary_env, const char *args)
+{
+    const char *other = binary_env ? getenv(binary_env) : NULL;
+    g_autofree char *ours = g_strdup(getenv("QTEST_QEMU_BINARY"));
+    QTestState *qts;
+
+    if (!other) {
+        return qtest_init(args);
+    }
+    g_setenv("QTEST_QEMU_BINARY", other, true);
+    qts = qtest_init(args);
+    g_setenv("QTEST_QEMU_BINARY", ours, true);
+    return qts;
+}
+
 Vblk *vblk_launch(const VblkOpts *o)
 {
     const struct sigaction timed_out = { .sa_handler = out_of_time };
@@ -194,7 +213,7 @@ Vblk *vblk_launch(const VblkOpts *o)
     v->image = image_for(o);
     qtest_add_abrt_handler(remove_image, v);
     args = command_line(o, v->image);
-    v->qts = qtest_init_with_env(o->binary_env, args, true);
+    v->qts = start(o->binary_env, args);
     qtest_qmp_set_event_callback(v->qts, take_event, v);
     alloc_init(&v->alloc, ALLOC_NO_FLAGS, ALLOC_START, RAM_MB * MiB, 4096);
     if (vblk_is_pci(v)) {
