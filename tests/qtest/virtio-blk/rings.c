@@ -117,7 +117,7 @@ static void test_index_wrap(const VblkVariant *variant)
     VblkReq *req;
     VblkChain c = {};
 
-    o.ring_size = 1024;
+    o.ring_size = o.queue_size = 1024;
     v = vblk_start(&o);
     vq = &v->q[0];
     /* Flushes in a table each; all use the same memory. */
