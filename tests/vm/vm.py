@@ -61,10 +61,10 @@ def _module_lines(kernel, wanted):
     return ''.join(line + '\n' for line in lines)
 
 
-def _arguments(kernel, wanted):
+def _arguments(kernel, options):
     """The kernel's command line; parameters of modules built in go there."""
-    words = [ARGUMENTS, kernel.extra_arguments()]
-    for text in wanted:
+    words = [ARGUMENTS, kernel.extra_arguments(), options.append]
+    for text in options.module:
         name, _, parameters = text.partition(' ')
         if name.replace('-', '_') in kernel.builtin:
             words += [f'{name}.{word}' for word in parameters.split()]
@@ -77,7 +77,7 @@ def _command(qemu, kernel, folder, options):
             '-accel', 'tcg,thread=multi', '-cpu', 'max',
             '-smp', str(options.cpus), '-m', str(options.memory),
             '-kernel', kernel.image(), '-initrd', f'{folder}/initramfs',
-            '-append', _arguments(kernel, options.module),
+            '-append', _arguments(kernel, options),
             '-chardev', f'file,id=console,path={folder}/console',
             '-serial', 'chardev:console',
             '-fsdev', 'local,id=root,path=/,security_model=none,readonly=on,'
