@@ -267,7 +267,9 @@ def keep_up(guest, source):
     deadline = time.monotonic() + LIMIT / 3
 
     def active():
-        return source.migration() == 'active'
+        # the guest is stopped before the state changes; on a busy host long
+        return (source.migration() == 'active' and
+                source.status() == 'running')
 
     def sent():
         ram = source.qmp('query-migrate').get('ram', {})
@@ -279,7 +281,7 @@ def keep_up(guest, source):
     guest.load(30, runs=active)
     if active() and sent():
         guest.kick_all()
-        guest.fill_cache()
+        guest.fill_cache(active)
 
 
 def leave_under_load(trip, guest, source, who):

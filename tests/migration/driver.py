@@ -156,10 +156,10 @@ class Driver:
                 count += 1
         return count
 
-    def settle(self):
-        """Wait for all."""
+    def settle(self, runs=lambda: True):
+        """Wait for all, or until the guest does not run any more."""
         deadline = time.monotonic() + LIMIT
-        while self.flying:
+        while self.flying and runs():
             if not self.reap():
                 time.sleep(0.002)
             if time.monotonic() > deadline:
@@ -235,9 +235,11 @@ class Driver:
             self.machine.write(data, b'\xaa' * BLOCK)
             self.machine.write(status, bytes([PENDING]))
 
-    def fill_cache(self):
+    def fill_cache(self, runs):
         """Read blocks into it: only the device writes to this memory."""
-        self.settle()
+        self.settle(runs)
+        if not runs():
+            return
         known = sorted(set(self.blocks) -
                        {block for _, block, _ in self.flying.values()})
         for number, block in enumerate(known[:CACHED]):
