@@ -22,13 +22,15 @@ DRIVER = {
     'queue_size': ('64', '256'),
     'packed': ('on', 'off'),
     'page_per_vq': ('on', 'off'),
-    'iommu': ('on',),
-    'ats': ('on',),
+    'iommu': ('on', 'off'),
+    'ats': ('on', 'off'),
 }
 # What these need beside them.
 WITH = {('io', 'native'): {'cache': 'none'},
         ('iommu', 'on'): {'model': 'virtio-non-transitional'},
-        ('ats', 'on'): {'model': 'virtio-non-transitional', 'iommu': 'on'}}
+        ('ats', 'on'): {'model': 'virtio-non-transitional', 'iommu': 'on'},
+        ('iommu', 'off'): {'model': 'virtio-non-transitional'},
+        ('ats', 'off'): {'model': 'virtio-non-transitional'}}
 MODELS = ('virtio', 'virtio-transitional', 'virtio-non-transitional')
 # Elements of <disk>, as XML.
 ELEMENTS = (
@@ -37,6 +39,7 @@ ELEMENTS = (
     '<geometry cyls="128" heads="16" secs="63"/>',
     '<blockio logical_block_size="512" physical_block_size="4096"/>',
     '<blockio logical_block_size="4096" physical_block_size="4096"/>',
+    '<transient/>', '<transient shareBacking="no"/>',
     '<alias name="ua-disk"/>', '<acpi index="7"/>',
     '<iotune><total_bytes_sec>10485760</total_bytes_sec>'
     '<total_bytes_sec_max>20971520</total_bytes_sec_max>'
@@ -50,11 +53,23 @@ ELEMENTS = (
     '<iotune><read_bytes_sec>10485760</read_bytes_sec>'
     '<write_bytes_sec>10485760</write_bytes_sec>'
     '<group_name>group1</group_name></iotune>',
+    '<iotune><read_bytes_sec>10485760</read_bytes_sec>'
+    '<write_bytes_sec>10485760</write_bytes_sec>'
+    '<read_bytes_sec_max>20971520</read_bytes_sec_max>'
+    '<write_bytes_sec_max>20971520</write_bytes_sec_max>'
+    '<read_bytes_sec_max_length>2</read_bytes_sec_max_length>'
+    '<write_bytes_sec_max_length>2</write_bytes_sec_max_length></iotune>',
     '<iotune><total_iops_sec>500</total_iops_sec>'
     '<total_iops_sec_max>600</total_iops_sec_max>'
     '<total_iops_sec_max_length>2</total_iops_sec_max_length>'
     '<size_iops_sec>4096</size_iops_sec>'
     '<group_name>group2</group_name></iotune>',
+)
+# Put into <source>, or attributes of it.
+SOURCES = (
+    {'startupPolicy': 'mandatory'},
+    {'startupPolicy': 'optional'}, {'index': '77'},
+    '<slices><slice type="storage" offset="4096" size="524288"/></slices>',
 )
 QCOW2 = ('<driver name="qemu" type="qcow2"><metadata_cache>'
          '<max_size unit="bytes">1048576</max_size></metadata_cache></driver>',)
@@ -73,13 +88,17 @@ def disks():
     for element in ELEMENTS:
         if not any(word in element for word in SKIPPED):
             yield {'model': 'virtio'}, {}, (element,)
-    yield {'model': 'virtio', 'snapshot': 'no'}, {}, ()
+    for how in ('no', 'manual', 'internal', 'external'):
+        yield {'model': 'virtio', 'snapshot': how}, {}, ()
 
 
-def _disk(number, attributes, driver, elements, image):
+def _disk(number, attributes, driver, elements, image, source=()):
     disk = ET.Element('disk', type='file', device='disk', **attributes)
     ET.SubElement(disk, 'driver', name='qemu', type='raw', **driver)
-    ET.SubElement(disk, 'source', file=image)
+    if isinstance(source, str):
+        ET.SubElement(disk, 'source', file=image).append(ET.fromstring(source))
+    else:
+        ET.SubElement(disk, 'source', file=image, **dict(source))
     letters = 'abcdefghijklmnopqrstuvwxyz'
     name = letters[number // 26 - 1] if number >= 26 else ''
     ET.SubElement(disk, 'target', dev=f'vd{name}{letters[number % 26]}',
@@ -104,11 +123,14 @@ def domain(emulator, folder):
         </devices></domain>''')
     devices = root.find('devices')
     number = 0
-    for number, (attributes, driver, elements) in enumerate(disks(), 1):
+    wanted = [*disks(), *(({'model': 'virtio'}, {}, (), source)
+                          for source in SOURCES)]
+    for number, (attributes, driver, elements, *source) in enumerate(wanted, 1):
         image = os.path.join(folder, f'every{number}.img')
         with open(image, 'wb') as file:
             file.truncate(1 << 20)
-        devices.append(_disk(number - 1, attributes, driver, elements, image))
+        devices.append(_disk(number - 1, attributes, driver, elements, image,
+                             *source))
     number += 1
     image = os.path.join(folder, 'every.qcow2')
     disk = _disk(number - 1, {'model': 'virtio'}, {}, (), image)
