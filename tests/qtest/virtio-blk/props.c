@@ -236,6 +236,58 @@ static void test_variants(void)
     check_variant("virtio-blk-pci-non-transitional");
 }
 
+/* All of virtio-blk's as they are there, but for the child; and vhostfd. */
+static void check_vhost(QTestState *qts, const char *virtio, const char *vhost)
+{
+    QDict *theirs = list_properties(qts, virtio);
+    QDict *ours_too = list_properties(qts, vhost);
+    QList *list = qdict_get_qlist(ours_too, "return");
+    const QListEntry *e;
+
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(theirs, "return"), e) {
+        QDict *d = qobject_to(QDict, qlist_entry_obj(e));
+        const char *name = qdict_get_str(d, "name");
+        QDict *same = find_property(list, name);
+        QObject *initial = qdict_get(d, "default-value");
+        g_autoptr(GString) text = initial ? qobject_to_json(initial) : NULL;
+
+        if (!same) {
+            vblk_fail("%s has no %s", vhost, name);
+        }
+        g_assert_cmpstr(qdict_get_str(same, "type"), ==,
+                        !strcmp(name, "virtio-backend") ?
+                        "child<vhost-blk-device>" : qdict_get_str(d, "type"));
+        assert_json(name, qdict_get(same, "default-value"),
+                    text ? text->str : NULL);
+    }
+    g_assert_nonnull(find_property(list, "vhostfd"));
+    g_assert_cmpint(qlist_size(list), ==,
+                    qlist_size(qdict_get_qlist(theirs, "return")) + 1);
+    qobject_unref(theirs);
+    qobject_unref(ours_too);
+}
+
+static void test_vhost(void)
+{
+    static const char *const kinds[] = {
+        "device", "pci", "pci-transitional", "pci-non-transitional",
+    };
+    QTestState *qts;
+
+    if (!vblk_has_type("vhost-blk-device")) {
+        g_test_skip("this QEMU has no vhost-blk (--disable-vhost-blk)");
+        return;
+    }
+    qts = qtest_init("-machine none -nodefaults");
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++) {
+        g_autofree char *virtio = g_strdup_printf("virtio-blk-%s", kinds[i]);
+        g_autofree char *vhost = g_strdup_printf("vhost-blk-%s", kinds[i]);
+
+        check_vhost(qts, virtio, vhost);
+    }
+    qtest_quit(qts);
+}
+
 static void check_realized(Vblk *v, const Property *p, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
@@ -469,6 +521,7 @@ void vblk_add_property_tests(void)
     vblk_add_one("props/empty-drive", test_empty_drive);
     vblk_add_one("props/pci", test_pci);
     vblk_add_one("props/pci-variants", test_variants);
+    vblk_add_one("props/vhost", test_vhost);
     vblk_add_one("props/realized", test_realized);
     vblk_add_one("props/no-drive", test_no_drive);
     vblk_add_one("props/ends", test_ends);

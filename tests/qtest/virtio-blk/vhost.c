@@ -578,9 +578,19 @@ int64_t vhost_stat(LifeVm *vm, const char *name)
     return value;
 }
 
+/* One request after the other took some time since @begin, and not more. */
+static void assert_time(LifeVm *vm, const char *name, int64_t begin)
+{
+    int64_t took = vhost_stat(vm, name);
+
+    g_assert_cmpint(took, >, 0);
+    g_assert_cmpint(took, <=, (g_get_monotonic_time() - begin) * 1000);
+}
+
 /* What the kernel did is in the statistics, before and after it leaves. */
 static void test_stats(const LifeCase *c)
 {
+    int64_t begin = g_get_monotonic_time();
     LifeVm *vm;
     Vhost h;
 
@@ -602,7 +612,9 @@ static void test_stats(const LifeCase *c)
         g_assert_cmpint(vhost_stat(vm, "rd_bytes"), ==, 5 * LIFE_BLOCK);
         g_assert_cmpint(vhost_stat(vm, "flush_operations"), ==, 1);
         g_assert_cmpint(vhost_stat(vm, "invalid_wr_operations"), ==, 1);
-        g_assert_cmpint(vhost_stat(vm, "rd_total_time_ns"), >, 0);
+        assert_time(vm, "rd_total_time_ns", begin);
+        assert_time(vm, "wr_total_time_ns", begin);
+        assert_time(vm, "flush_total_time_ns", begin);
         life_qmp(vm, "{'execute': 'stop'}");
     }
     life_stop(vm);
