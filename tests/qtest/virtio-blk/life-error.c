@@ -253,7 +253,10 @@ static void test_many(const LifeCase *c)
     life_stop(vm);
 }
 
-/* The thread that completed the last request, by the trace; 0: no trace. */
+/*
+ * The thread that completed the last request, by the trace; 0: it is not told,
+ * for there is no trace, or lines without the thread as later than QEMU 10.0.
+ */
 static long completed_in(const char *log)
 {
     g_autofree char *text = NULL;
@@ -263,8 +266,11 @@ static long completed_in(const char *log)
     if (!g_file_get_contents(log, &text, NULL, NULL)) {
         return 0;
     }
+    g_assert_nonnull(strstr(text, "virtio_blk_req_complete "));
     last = g_strrstr(text, ":virtio_blk_req_complete ");
-    g_assert_nonnull(last);
+    if (!last) {
+        return 0;
+    }
     while (last > text && last[-1] != '\n') {
         last--;
     }
@@ -291,7 +297,7 @@ static void test_right_thread(const LifeCase *c)
         life_ok(vm, life_write_kick(vm, q, 1024, 1));
         thread = completed_in(log);
         if (!thread) {
-            g_test_skip("this QEMU was built without the log trace backend");
+            g_test_skip("this QEMU's log does not tell the thread");
             break;
         }
         io = life_write_kick(vm, q, BAD_SECTOR + q * 16, 1);

@@ -83,6 +83,19 @@ static void work(LifeVm *vm)
     }
 }
 
+/* Later than 10.0, QEMU itself may wait by io_uring in each thread. */
+static bool starts(const char *binary)
+{
+    g_autofree char *command = g_strdup_printf(
+        "sh -c \"echo quit | timeout 20 %s -machine none -nodefaults "
+        "-display none -monitor stdio\"", binary);
+    g_autofree char *out = NULL, *err = NULL;
+    int status = 1;
+
+    return g_spawn_command_line_sync(command, &out, &err, &status, NULL) &&
+           !status;
+}
+
 static void test_forbidden(const void *data)
 {
     const Forbidden *f = data;
@@ -92,6 +105,10 @@ static void test_forbidden(const void *data)
                         g_getenv("QTEST_QEMU_BINARY"));
     LifeVm *vm;
 
+    if (!starts(binary)) {
+        g_test_skip("this QEMU does not start without that system call");
+        return;
+    }
     g_setenv(BINARY_ENV, binary, true);
     vm = life_start(&one_thread, &(LifeSpec) {
         .json = "\"io-engine\":\"io_uring\",", .binary_env = BINARY_ENV,
