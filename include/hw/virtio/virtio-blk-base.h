@@ -13,13 +13,8 @@
 #include "hw/qdev-core.h"
 #include "hw/virtio/virtio.h"
 #include "qom/object.h"
+#include "system/dma.h"         /* for memory.h, which has moved */
 #include "system/runstate.h"
-
-#if __has_include("system/memory.h")
-#include "system/memory.h"
-#else
-#include "exec/memory.h"                /* its place up to QEMU 10.0 */
-#endif
 
 /*
  * VirtIOBlkClassData: what a class_init() gets beside the class; later than

@@ -17,9 +17,9 @@ typedef struct Property {
 } Property;
 
 /*
- * What the stock device of QEMU 10.0.13 (and 10.2.2) answered to device-list-properties,
- * and to qom-get for each of them once realized with drive= only: management
- * tools and users find all of it here as it was.
+ * What the stock device of QEMU 10.0.13 (and 10.2.2) answered to
+ * device-list-properties, and to qom-get for each of them once realized with
+ * drive= only: management tools and users find all of it here as it was.
  */
 static const Property stock[] = {
     { "account-failed", "OnOffAuto", "\"auto\"", "\"auto\"" },
