@@ -85,6 +85,17 @@ static const char *driver_refuses(VirtIOBlock *s)
     return NULL;
 }
 
+/* Each request's own time is asked for; the kernel tells of sums. */
+static bool times_wanted(BlockAcctStats *stats)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(stats->latency_histogram); i++) {
+        if (stats->latency_histogram[i].bins) {
+            return true;
+        }
+    }
+    return block_acct_interval_next(stats, NULL);
+}
+
 /* Why what the user wants is not for the kernel, or NULL. */
 static const char *user_refuses(VirtIOBlock *s)
 {
@@ -108,6 +119,9 @@ static const char *user_refuses(VirtIOBlock *s)
     }
     if (blk_get_public(s->blk)->throttle_group_member.throttle_state) {
         return "I/O limits are set";
+    }
+    if (times_wanted(blk_get_stats(s->blk))) {
+        return "latency histograms or interval statistics are kept";
     }
     return NULL;
 }

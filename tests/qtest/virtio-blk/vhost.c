@@ -414,9 +414,43 @@ static void test_attached(const LifeCase *c)
         }
     }
     vhost_wait_engine(vm, "vhost");
+    life_qmp(vm, "{'execute': 'block-latency-histogram-set', 'arguments': {"
+             "'id': %s, 'boundaries': [1000]}}", vblk_qom_path(vm->v));
+    vhost_assert_userspace(vm);
+    life_qmp(vm, "{'execute': 'block-latency-histogram-set', 'arguments': {"
+             "'id': %s}}", vblk_qom_path(vm->v));
+    vhost_wait_engine(vm, "vhost");
     vblk_check_io(vm->v, 0);
     life_stop(vm);
     vhost_end(&h);
+}
+
+/* Interval statistics, which only -drive can ask for, need each request. */
+static void test_intervals(const LifeCase *c)
+{
+    g_autofree char *image = life_temp("image", LIFE_DISK_SIZE);
+    Vhost h;
+
+    for (unsigned kept = 0; kept < 2; kept++) {
+        g_autofree char *drive = g_strdup_printf(
+            "-drive if=none,id=disk0,format=raw,file=%s%s", image,
+            kept ? ",stats-intervals.0=1" : "");
+        LifeVm *vm;
+
+        if (!vhost_begin(&h, NULL)) {
+            break;
+        }
+        vm = vhost_start(&h, c, (LifeSpec) { .blockdev = drive });
+        if (kept) {
+            vhost_assert_userspace(vm);
+        } else {
+            vhost_wait_engine(vm, "vhost");
+        }
+        vblk_check_io(vm->v, 0);
+        life_stop(vm);
+        vhost_end(&h);
+    }
+    unlink(image);
 }
 
 /* Bitmaps come and go under a load. */
@@ -730,6 +764,7 @@ void vblk_add_vhost_tests(void)
     life_add("vhost/started", VHOST_CASES | LIFE_LEGACY | LIFE_MMIO_MAIN,
              test_started);
     life_add("vhost/attached", VHOST_CASES, test_attached);
+    life_add("vhost/intervals", LIFE_MAIN | LIFE_ONE, test_intervals);
     life_add("vhost/bitmap-load", VHOST_CASES, test_bitmap_load);
     life_add("vhost/slow-flips", VHOST_CASES | LIFE_LEGACY, test_slow_flips);
     life_add("vhost/resize", VHOST_CASES, test_resize);
