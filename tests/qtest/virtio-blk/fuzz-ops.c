@@ -21,7 +21,7 @@
 #define MAX_QUEUES      3
 #define SLOTS           32          /* requests that are looked after */
 #define MAX_PIECES      24
-#define PATIENCE        40          /* turns, for answers that may not come */
+#define PATIENCE        20          /* turns, for answers that may not come */
 #define MUST_MS         15000       /* for those that must */
 
 /* Guest memory: fixed places, so that an input means the same each time. */

@@ -12,23 +12,26 @@
 #include "qemu/main-loop.h"
 #include "block/aio.h"
 #include "monitor/monitor-internal.h"
-#include "qapi/qmp/dispatch.h"
+#include "qapi/qmp-registry.h"
 #include "qobject/qjson.h"
+#include "system/system.h"
 #include "fuzz-ops.h"
 #include "tests/qtest/fuzz/fuzz.h"
 
 #define TURNS       4
 #define TURN_US     20
-#define QMP_TURNS   100000
+#define QMP_SECONDS 15      /* some commands wait for threads */
 
 static void host_run(FuzzHost *h)
 {
     for (unsigned i = 0; i < TURNS; i++) {
         main_loop_wait(true);
     }
-    /* Threads that do I/O need the processor. */
-    g_usleep(TURN_US);
-    main_loop_wait(true);
+    if (strstr(h->args, "filename=") || strstr(h->args, "iothread=")) {
+        /* Threads that do I/O need the processor. */
+        g_usleep(TURN_US);
+        main_loop_wait(true);
+    }
 }
 
 typedef struct QmpCall {
@@ -48,12 +51,13 @@ static void coroutine_fn qmp_entry(void *opaque)
 static void host_qmp(FuzzHost *h, const char *command)
 {
     QmpCall call = { .request = qobject_from_json(command, &error_abort) };
+    gint64 end = g_get_monotonic_time() + QMP_SECONDS * G_USEC_PER_SEC;
 
     qemu_coroutine_enter(qemu_coroutine_create(qmp_entry, &call));
-    for (unsigned i = 0; !call.done && i < QMP_TURNS; i++) {
-        main_loop_wait(true);
+    while (!call.done) {
+        g_assert(g_get_monotonic_time() < end);
+        host_run(h);
     }
-    g_assert(call.done);
     qobject_unref(call.request);
 }
 
@@ -84,8 +88,24 @@ static GString *command_line(FuzzTarget *t)
     return line;
 }
 
+/*
+ * QEMU blocks SIGALRM, by which libFuzzer finds inputs that hang.  This mends it
+ * for all targets of the program.
+ */
+static void unblock_alarm(Notifier *notifier, void *data)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGALRM);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+static Notifier machine_ready = { .notify = unblock_alarm };
+
 static void register_target(void)
 {
+    qemu_add_machine_init_done_notifier(&machine_ready);
     fuzz_add_target(&(FuzzTarget) {
         .name = "virtio-blk-ops",
         .description = "Fuzz a virtio-blk device with whole requests",
