@@ -89,8 +89,8 @@ static GString *command_line(FuzzTarget *t)
 }
 
 /*
- * QEMU blocks SIGALRM, by which libFuzzer finds inputs that hang.  This mends it
- * for all targets of the program.
+ * QEMU blocks SIGALRM, by which libFuzzer finds inputs that hang.  This mends
+ * it for all targets of the program.
  */
 static void unblock_alarm(Notifier *notifier, void *data)
 {

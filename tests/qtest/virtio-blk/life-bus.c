@@ -73,8 +73,8 @@ static void test_broken_intx(const LifeCase *c)
 
 /*
  * Every time an interrupt line went up, by the trace: in which thread?  Returns
- * how often it is told (never later than QEMU 10.0, whose lines have no thread);
- * all must have been in @thread.
+ * how often it is told (never later than QEMU 10.0, whose lines have no
+ * thread); all must have been in @thread.
  */
 static unsigned raised_in(const char *log, long thread)
 {

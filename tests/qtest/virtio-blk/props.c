@@ -13,7 +13,7 @@ typedef struct Property {
     const char *name, *type;
     const char *initial;        /* default-value of device-list-properties */
     const char *realized;       /* what qom-get answers, on q35 */
-    bool some;                  /* the base's, and not in each of its releases */
+    bool some;                  /* the base's, not in each of its releases */
 } Property;
 
 /*
