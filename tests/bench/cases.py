@@ -10,6 +10,9 @@ MIB = 1 << 20
 # Small enough for the page cache of a small machine to keep it.
 FILE_SIZE = 256 * MIB
 
+# Guest memory registered with io_uring, as the bare loop has its own.
+REGISTERED = "register-memory='on'"
+
 
 class Backend:
     """A way to give a file, or nothing, to the device.
@@ -88,16 +91,18 @@ class Case:
           iops, cost, latency: ratios; iops_bare: ours against io_uring;
           cost_above: (ours - io_uring) / (stock - io_uring).
           'same' stands for "not slower": only noise is allowed.
+    own   properties that only our device has
     """
 
     def __init__(self, name, backend, want=None, peers=False, aa=False,
-                 quick=False, **options):
+                 quick=False, own=None, **options):
         self.name = name
         self.backend = BACKENDS[backend]
         self.want = want or {'iops': 'same'}
         self.peers = peers
         self.aa = aa
         self.quick = quick
+        self.own = own
         self.options = {'load': 'randread', 'depth': 32}
         self.options.update(options)
 
@@ -135,6 +140,10 @@ def targets():
              quick=True),
         Case('disk-randwrite-32', 'disk', disk, peers=True,
              load='randwrite'),
+        Case('disk-randread-32-registered', 'disk', disk, peers=True, aa=True,
+             own=REGISTERED),
+        Case('disk-randwrite-32-registered', 'disk', disk, peers=True,
+             own=REGISTERED, load='randwrite'),
         Case('disk-native-randread-32', 'disk-native', aa=True),
         Case('cache-threads-randread-32', 'cache-threads'),
         Case('qcow2-randread-32', 'qcow2', aa=True, quick=True),
@@ -182,6 +191,10 @@ def matrix():
         Case('disk-randread-1', 'disk', peers=True, depth=1),
         Case('disk-native-randwrite-32', 'disk-native', load='randwrite'),
         Case('disk-read-8-1m', 'disk', load='read', bs='1m', depth=8),
+        Case('disk-randread-32-64k-16segs', 'disk', peers=True, bs='64k',
+             segs=16),
+        Case('disk-randread-32-64k-16segs-registered', 'disk', peers=True,
+             own=REGISTERED, bs='64k', segs=16),
     ]
     return out
 
@@ -201,10 +214,11 @@ def verify_cases():
             {'load': 'randrw', 'queues': 4, 'iothreads': 2, 'wait': 'irq'},
             {'load': 'randrw', 'bs': '64k', 'segs': 16, 'depth': 16},
             {'load': 'randrw', 'event_idx': 'off', 'indirect': 'off'}]):
-        for backend in ('cache', 'disk-native', 'qcow2', 'nbd'):
+        for backend in ('cache', 'disk', 'disk-native', 'qcow2', 'nbd'):
             name = '-'.join(f'{v}' if k == 'load' else f'{k}={v}'
                             for k, v in options.items())
-            cases.append(Case(f'verify-{backend}-{name}', backend,
+            own = REGISTERED if backend == 'disk' else None
+            cases.append(Case(f'verify-{backend}-{name}', backend, own=own,
                               quick=i < 2, verify='on', region='32m',
                               **options))
     return cases

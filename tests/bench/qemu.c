@@ -94,7 +94,10 @@ static uint64_t qtest(const char *fmt, ...)
 
 /* ---- the command line ---- */
 
-/* A property list "a=b,c=d" as members of a JSON object. */
+/*
+ * A property list "a=b,c=d" as members of a JSON object.  Of a property that
+ * knows more than on and off these are words: "a='on'".
+ */
 static char *as_json(const char *list)
 {
     char *copy = strdup(list), *save, *out = strdup("");
@@ -112,6 +115,9 @@ static char *as_json(const char *list)
         if (!strcmp(eq, "on") || !strcmp(eq, "off")) {
             plain = true;
             eq = strcmp(eq, "on") ? "false" : "true";
+        }
+        if (*eq == '\'' && eq[1]) {
+            eq[strlen(++eq) - 1] = 0;
         }
         out = format(plain ? "%s, \"%s\": %s" : "%s, \"%s\": \"%s\"",
                      out, p, eq);

@@ -10,6 +10,7 @@
 #include "hw/qdev-properties.h"
 #include "hw/virtio/iothread-vq-mapping.h"
 #include "qapi/error.h"
+#include "qapi/visitor.h"
 #include "qemu/module.h"
 #include "system/block-ram-registrar.h"
 #include "system/blockdev.h"
@@ -274,6 +275,14 @@ static char *get_engine_reason(Object *obj, Error **errp)
     return g_strdup(s->engine_why ?: "the device is not realized");
 }
 
+static void get_registered_memory(Object *obj, Visitor *v, const char *name,
+                                  void *opaque, Error **errp)
+{
+    uint64_t bytes = virtio_blk_engine_memory(VIRTIO_BLK(obj));
+
+    visit_type_size(v, name, &bytes, errp);
+}
+
 static void virtio_blk_instance_init(Object *obj)
 {
     VirtIOBlock *s = VIRTIO_BLK(obj);
@@ -302,6 +311,8 @@ static const Property virtio_blk_properties[] = {
     DEFINE_PROP_IOTHREAD_VQ_MAPPING_LIST("iothread-vq-mapping", VirtIOBlock,
                                          conf.iothread_vq_mapping_list),
     DEFINE_PROP_STRING("io-engine", VirtIOBlock, conf.io_engine),
+    DEFINE_PROP_ON_OFF_AUTO("register-memory", VirtIOBlock,
+                            conf.register_memory, ON_OFF_AUTO_AUTO),
     DEFINE_PROP_BIT64("discard", VirtIOBlock, host_features,
                       VIRTIO_BLK_F_DISCARD, true),
     DEFINE_PROP_BOOL("report-discard-granularity", VirtIOBlock,
@@ -340,6 +351,11 @@ static void virtio_blk_class_init(ObjectClass *klass, VirtIOBlkClassData data)
                                   NULL);
     object_class_property_set_description(klass, "engine-reason",
                                           "Why this engine is in use");
+    object_class_property_add(klass, "registered-memory", "size",
+                              get_registered_memory, NULL, NULL, NULL);
+    object_class_property_set_description(klass, "registered-memory",
+                                          "Bytes of guest memory that are "
+                                          "registered with io_uring");
     dc->vmsd = &virtio_blk_vmstate;
     set_bit(DEVICE_CATEGORY_STORAGE, dc->categories);
     vdc->realize = virtio_blk_realize;

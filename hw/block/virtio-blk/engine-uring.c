@@ -16,6 +16,7 @@
 #include "qemu/error-report.h"
 #include "system/block-backend.h"
 #include "internal.h"
+#include "pinned.h"
 
 #define SQ_ENTRIES  (2 * VIRTIO_BLK_BATCH_MAX)
 /* No ring has more requests in flight than its virtqueue has entries. */
@@ -34,6 +35,7 @@ struct VirtIOBlkUring {
     VirtIOBlkQueue *q;
     bool registered;            /* the node's file is file 0 of the ring */
     bool let_go;                /* unregister it when nothing is in flight */
+    VirtIOBlkPins *pins;        /* registered memory, or NULL */
 };
 
 /* FastMerged: several requests as one. */
@@ -301,9 +303,25 @@ void virtio_blk_uring_close(void *opaque)
     if (u) {
         aio_set_fd_handler(q->ctx, u->ring.ring_fd, NULL, NULL, NULL, NULL,
                            NULL);
+        if (u->pins) {
+            virtio_blk_pins_close(u->pins);
+        }
         io_uring_queue_exit(&u->ring);
         g_free(u);
         q->uring = NULL;
+    }
+}
+
+/* Only direct I/O looks up pages: the others have their data copied. */
+static void check_memory(VirtIOBlkUring *u)
+{
+    VirtIOBlock *s = u->q->dev;
+
+    if (s->registers_memory && unlikely(!u->pins) && s->plain->direct) {
+        u->pins = virtio_blk_pins_open(&u->ring, u->q->ctx);
+    }
+    if (u->pins) {
+        virtio_blk_pins_check(u->pins);
     }
 }
 
@@ -324,7 +342,11 @@ static bool uring_enter(VirtIOBlkQueue *q)
 
         u->registered = ret == 0;
     }
-    return u && u->registered;
+    if (!u || !u->registered) {
+        return false;
+    }
+    check_memory(u);
+    return true;
 }
 
 static void uring_leave(VirtIOBlkQueue *q)
@@ -408,16 +430,32 @@ static struct io_uring_sqe *get_sqe(VirtIOBlkUring *u)
     return sqe;
 }
 
-static void fill_sqe(struct io_uring_sqe *sqe, const struct iovec *iov,
-                     unsigned niov, uint64_t offset, bool is_write)
+/* By registered memory, several segments, and write. */
+static const uint8_t opcodes[2][2][2] = {
+    {
+        { IORING_OP_READ, IORING_OP_WRITE },
+        { IORING_OP_READV, IORING_OP_WRITEV },
+    }, {
+        { IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED },
+        { VBLK_OP_READV_FIXED, VBLK_OP_WRITEV_FIXED },
+    },
+};
+
+static void fill_sqe(VirtIOBlkUring *u, struct io_uring_sqe *sqe,
+                     const struct iovec *iov, unsigned niov, uint64_t offset,
+                     bool is_write)
 {
+    int slot = u->pins ? virtio_blk_pins_find(u->pins, iov, niov) : -1;
+    unsigned op = opcodes[slot >= 0][niov > 1][is_write];
+
     /* One buffer costs the kernel less than an array of one. */
     if (niov > 1) {
-        io_uring_prep_rw(is_write ? IORING_OP_WRITEV : IORING_OP_READV, sqe,
-                         0, iov, niov, offset);
+        io_uring_prep_rw(op, sqe, 0, iov, niov, offset);
     } else {
-        io_uring_prep_rw(is_write ? IORING_OP_WRITE : IORING_OP_READ, sqe,
-                         0, iov->iov_base, iov->iov_len, offset);
+        io_uring_prep_rw(op, sqe, 0, iov->iov_base, iov->iov_len, offset);
+    }
+    if (slot >= 0) {
+        sqe->buf_index = slot;
     }
     io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 }
@@ -441,10 +479,10 @@ static void engine_uring_rw(VirtIOBlockReq *head, bool is_write,
     if (head->merged) {
         FastMerged *io = merged_new(head, niov, bytes);
 
-        fill_sqe(sqe, io->iov, niov, offset, is_write);
+        fill_sqe(q->uring, sqe, io->iov, niov, offset, is_write);
         sqe->user_data = (uintptr_t)io | tag | TAG_MERGED;
     } else {
-        fill_sqe(sqe, head->qiov.iov, niov, offset, is_write);
+        fill_sqe(q->uring, sqe, head->qiov.iov, niov, offset, is_write);
         sqe->user_data = (uintptr_t)head | tag;
     }
     if (is_write) {

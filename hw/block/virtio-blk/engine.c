@@ -15,6 +15,7 @@
 #include "block/aio-wait.h"
 #include "qapi/error.h"
 #include "system/block-backend.h"
+#include "system/system.h"
 #include "internal.h"
 #include "trace.h"
 
@@ -82,6 +83,52 @@ bool virtio_blk_engine_check(VirtIOBlock *s, Error **errp)
     return false;
 }
 
+#ifdef CONFIG_LINUX_IO_URING
+/* Memory that is locked anyway costs little more when it is registered. */
+static bool wants_memory(VirtIOBlock *s)
+{
+    return s->conf.register_memory == ON_OFF_AUTO_ON ||
+           (s->conf.register_memory == ON_OFF_AUTO_AUTO &&
+            mlock_state == MLOCK_ON);
+}
+#endif
+
+static bool memory_open(VirtIOBlock *s, Error **errp)
+{
+#ifdef CONFIG_LINUX_IO_URING
+    if (wants_memory(s)) {
+        virtio_blk_pinned_ref(s->conf.register_memory == ON_OFF_AUTO_ON);
+        s->registers_memory = true;
+    }
+#else
+    if (s->conf.register_memory == ON_OFF_AUTO_ON) {
+        error_setg(errp, "register-memory=on needs io_uring, which is not in "
+                   "this build; use register-memory=off");
+        return false;
+    }
+#endif
+    return true;
+}
+
+static void memory_close(VirtIOBlock *s)
+{
+#ifdef CONFIG_LINUX_IO_URING
+    if (s->registers_memory) {
+        virtio_blk_pinned_unref(s->conf.register_memory == ON_OFF_AUTO_ON);
+        s->registers_memory = false;
+    }
+#endif
+}
+
+uint64_t virtio_blk_engine_memory(VirtIOBlock *s)
+{
+#ifdef CONFIG_LINUX_IO_URING
+    return s->registers_memory ? virtio_blk_pinned_bytes() : 0;
+#else
+    return 0;
+#endif
+}
+
 bool virtio_blk_engine_open(VirtIOBlock *s, Error **errp)
 {
 #ifdef CONFIG_VHOST_BLK
@@ -102,11 +149,12 @@ bool virtio_blk_engine_open(VirtIOBlock *s, Error **errp)
         error_setg(errp, "vhostfd needs io-engine=vhost or auto");
         return false;
     }
-    return true;
+    return memory_open(s, errp);
 }
 
 void virtio_blk_engine_close(VirtIOBlock *s)
 {
+    memory_close(s);
     virtio_blk_vhost_unrealize(s);
 }
 
@@ -150,6 +198,9 @@ void virtio_blk_engine_select(VirtIOBlock *s, const char *why)
 #ifdef CONFIG_LINUX_IO_URING
     if (!s->plain && uring_allowed(s, &why)) {
         engine = &virtio_blk_engine_uring;
+        if (s->registers_memory && s->plain->direct) {
+            virtio_blk_pinned_want();
+        }
     }
 #endif
     s->engine_why = no_vhost ?:

@@ -70,6 +70,7 @@ struct VirtIOBlkPlain {
     int fd;                             /* owned by the node */
     uint64_t size;                      /* bytes that exist, whole sectors */
     size_t mem_align;                   /* of buffers; 1 when any will do */
+    bool direct;                        /* past the page cache */
     bool no_flush;                      /* the user wants no flushes */
     bool aio_chosen;                    /* aio= names threads or native */
     BlockDriverState *node[2];          /* those a request would pass */
@@ -143,6 +144,26 @@ bool virtio_blk_uring_usable(void);
  * which has nothing in flight: free its ring.
  */
 void virtio_blk_uring_close(void *opaque);
+
+/* pinned.c: guest memory that is registered with io_uring.  All with the BQL. */
+
+/*
+ * virtio_blk_pinned_ref: a device may want it.
+ * @asked: the user wants to hear why it cannot be done
+ */
+void virtio_blk_pinned_ref(bool asked);
+
+/* virtio_blk_pinned_unref: the device goes; its rings have gone. */
+void virtio_blk_pinned_unref(bool asked);
+
+/*
+ * virtio_blk_pinned_want: it does: its queues go to io_uring for direct I/O.
+ * Memory is registered soon, if it is not and can be.
+ */
+void virtio_blk_pinned_want(void);
+
+/* virtio_blk_pinned_bytes: how much is registered now. */
+uint64_t virtio_blk_pinned_bytes(void);
 
 /* engine-vhost.c: the kernel has the queues.  All with the BQL. */
 extern const VirtIOBlkEngine virtio_blk_engine_vhost;
@@ -266,6 +287,9 @@ bool virtio_blk_engine_open(VirtIOBlock *s, Error **errp);
 
 /* virtio_blk_engine_close: undo it. */
 void virtio_blk_engine_close(VirtIOBlock *s);
+
+/* virtio_blk_engine_memory: bytes of registered guest memory.  BQL. */
+uint64_t virtio_blk_engine_memory(VirtIOBlock *s);
 
 /* virtio_blk_engine_may_be_vhost: may it be, by the io-engine property? */
 bool virtio_blk_engine_may_be_vhost(VirtIOBlock *s);

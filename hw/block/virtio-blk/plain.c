@@ -57,7 +57,8 @@ static void plain_fill(VirtIOBlkPlain *plain, BlockBackend *blk,
 
     plain->throttle = &blk_get_public(blk)->throttle_group_member;
     plain->mem_align = 1;
-    if (bs->open_flags & BDRV_O_NOCACHE) {
+    plain->direct = bs->open_flags & BDRV_O_NOCACHE;
+    if (plain->direct) {
         plain->mem_align = MAX(bs->bl.min_mem_alignment,
                                bs->bl.request_alignment);
     }

@@ -50,6 +50,7 @@ typedef struct VirtIOBlkConf {
     bool secure_erase;
     bool lifetime;
     OnOffAuto write_zeroes_may_unmap;   /* what the config space says */
+    OnOffAuto register_memory;          /* with io_uring, for direct I/O */
     uint16_t num_queues;
     uint16_t queue_size;                /* descriptors per virtqueue */
     /* Limits of one segment in 512-byte sectors, and segments a request. */
@@ -93,6 +94,7 @@ struct VirtIOBlock {
     bool engine_held;                   /* no queue may enter a fast engine */
     bool engine_waits;                  /* for idle queues, to be selected */
     VirtIOBlkVhost *vhost;              /* the kernel backend, where opened */
+    bool registers_memory;              /* constant after realize */
 
     QemuMutex stopped_lock;
     VirtIOBlkStoppedList stopped;       /* protected by stopped_lock */

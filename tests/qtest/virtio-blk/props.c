@@ -80,6 +80,8 @@ static const Property ours[] = {
     { "max-secure-erase-sectors", "uint32", "4194303", "4194303" },
     { "max-secure-erase-segments", "uint32", "1", "1" },
     { "max-write-zeroes-segments", "uint32", "1", "1" },
+    { "register-memory", "OnOffAuto", "\"auto\"", "\"auto\"" },
+    { "registered-memory", "size", NULL, NULL },
     { "scsi", "bool", "false", "false" },
     { "secure-erase", "bool", "false", "false" },
     { "write-zeroes-may-unmap", "OnOffAuto", "\"on\"", "\"on\"" },
