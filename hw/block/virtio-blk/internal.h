@@ -145,7 +145,7 @@ bool virtio_blk_uring_usable(void);
  */
 void virtio_blk_uring_close(void *opaque);
 
-/* pinned.c: guest memory that is registered with io_uring.  All with the BQL. */
+/* pinned.c: guest memory that is registered with io_uring.  All with BQL. */
 
 /*
  * virtio_blk_pinned_ref: a device may want it.

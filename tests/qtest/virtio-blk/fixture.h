@@ -455,6 +455,7 @@ void vblk_add_engine_tests(void);
 void vblk_add_fault_tests(void);
 void vblk_add_engine_flip_tests(void);
 void vblk_add_memory_tests(void);
+void vblk_add_registered_tests(void);
 void vblk_add_oom_tests(void);
 void vblk_add_chaos_tests(void);
 void vblk_add_sandbox_tests(void);
