@@ -7,8 +7,6 @@
 #include "qemu/osdep.h"
 #include <sys/syscall.h>
 #include "qemu/units.h"
-#include "exec/memory.h"
-#include "exec/ramlist.h"
 #include "migration/misc.h"
 #include "qemu/bitmap.h"
 #include "qemu/error-report.h"
