@@ -5,14 +5,17 @@
 # files ("requests", "life") and disks; live migration to and from them
 # ("migrate"); what QEMU says where the kernel's side is missing ("errors", which
 # must come last: the module is gone then); and those of zones on a zoned disk.
-# One line a test; those of a disk are named after it.
+# One line a test; those of a disk are named after it.  VBLK_PATIENCE says how
+# many times longer than elsewhere a test may take.
 #     qtests.sh BUILD_DIR requests|life|DISK|zoned|migrate|errors,...
 set -euo pipefail
 
 LOG_DIR=/run/tmp/log BUILD_DIR=$1 VBLK_JOBS=$(nproc)
 . "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/leaks.sh"
 # a load takes a minute where the emulated CPUs are emulated on a busy host
-export VBLK_PATIENCE=5
+export VBLK_PATIENCE=${VBLK_PATIENCE:-5}
+limit=$((VBLK_PATIENCE * 70))
 export VBLK_VHOST=1 TMPDIR=/run/tmp VBLK_JOBS
 export VBLK_BAD_SECTOR=130000
 export QTEST_QEMU_BINARY=$QEMU QTEST_QEMU_IMG=$BUILD_DIR/qemu-img
@@ -121,13 +124,13 @@ errors()
     refused removed 'no driver behind it any more.*modprobe vhost_blk'
     rm /dev/vhost-blk
     insmod "$VHOST_BLK_KO"
-    VBLK_JOBS=1 glib_tests loaded-again 350 "$suite" '/life/vhost/started/main'
+    VBLK_JOBS=1 glib_tests loaded-again $limit "$suite" '/life/vhost/started/main'
 }
 
 for name in ${2//,/ }; do
     case $name in
-    requests) glib_tests file 350 "$suite" "$requests" "$otherwise" ;;
-    life) glib_tests file 350 "$suite" "$life" "$otherwise" ;;
+    requests) glib_tests file $limit "$suite" "$requests" "$otherwise" ;;
+    life) glib_tests file $limit "$suite" "$life" "$otherwise" ;;
     migrate)
         "$top/tests/migration/run" --only='*vhost*' --jobs="$VBLK_JOBS" \
             --logs="$LOG_DIR/migrate" ;;
@@ -138,7 +141,7 @@ for name in ${2//,/ }; do
         (
             export VBLK_ZONED VBLK_JOBS=1
             unset VBLK_VHOST
-            glib_tests zoned 350 "$suite" '/zoned-host/'
+            glib_tests zoned $limit "$suite" '/zoned-host/'
         ) ;;
     *)
         VBLK_DISK=$(device "$name")
@@ -150,10 +153,11 @@ for name in ${2//,/ }; do
         bad) which=$bad ;;
         *) which=$disk ;;
         esac
-        VBLK_JOBS=1 glib_tests "$name" 350 "$suite" "$which"
+        VBLK_JOBS=1 glib_tests "$name" $limit "$suite" "$which"
         unset VBLK_DISK ;;
     esac
 done
+leaks 'vhost|vblk|qemu'
 for log in "$LOG_DIR"/*.log; do
     ! grep -qE '^(not ok|Bail out|\*\*)' "$log" || { echo "# $log"; tail -n 8 "$log" | cut -c1-300 | sed 's/^/# /'; }
 done

@@ -5,6 +5,7 @@
 # With a second argument only on these (commas between), with a third only those
 # tests.
 set -eu
+. "$(dirname "$0")/leaks.sh"
 
 ring=$1 which=${2:-all} only=${3:-}
 here=* not= as=
@@ -64,25 +65,6 @@ failing()
         )
     done
     echo 0 >/sys/kernel/debug/fail_page_alloc/min-order
-}
-
-# leaks: what a debug kernel finds lost
-leaks()
-{
-    mount -t debugfs none /sys/kernel/debug 2>/dev/null || true
-    [ -w /sys/kernel/debug/kmemleak ] || return 0
-    # a block counts as lost when two scans find no pointer to it
-    for _ in 1 2; do
-        sleep 6
-        echo scan >/sys/kernel/debug/kmemleak
-    done
-    cat /sys/kernel/debug/kmemleak >/run/tmp/leaks
-    if grep -qE 'vhost|vblk|ring-test' /run/tmp/leaks; then
-        cat /run/tmp/leaks >&2
-        echo "not ok module/leaks # memory is lost"
-    else
-        echo "ok module/leaks"
-    fi
 }
 
 want()
@@ -212,7 +194,7 @@ if want scsi; then
     disk=$(ls -d /sys/bus/pseudo/drivers/scsi_debug/adapter0/host*/target*/*/block/*)
     on scsi "/dev/${disk##*/}" direct discard pulled
 fi
-leaks
+leaks 'vhost|vblk|ring-test'
 # nothing holds the module, and the kernel says so if it leaves requests
 if rmmod vhost_blk; then
     echo "ok module/unload"
