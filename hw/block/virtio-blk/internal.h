@@ -173,7 +173,7 @@ extern const VirtIOBlkEngine virtio_blk_engine_vhost;
 /* virtio_blk_in_kernel: is it the kernel that serves the queues now? */
 static inline bool virtio_blk_in_kernel(VirtIOBlock *s)
 {
-    return s->engine == &virtio_blk_engine_vhost;
+    return qatomic_read(&s->engine) == &virtio_blk_engine_vhost;
 }
 
 /*
