@@ -255,6 +255,7 @@ def check_figures():
 
 def unbuilt_tests():
     """(name, function) of the lists that need the source alone."""
+    yield f'{TROUBLE} has the messages', check_messages
     yield f'{UAPI} is what {HEADER} says', check_uapi
     yield f'{TUNING} has figures of the report only', check_figures
 
@@ -266,6 +267,5 @@ def tests(qemu, build):
     yield (f'{VHOST} lists its properties',
            lambda: check_properties(qemu, VHOST, 'vhost-blk-pci',
                                     'virtio-blk-pci'))
-    yield f'{TROUBLE} has the messages', check_messages
     yield (f'{TRACING} lists the events',
            lambda: check_events(qemu, build))
