@@ -61,7 +61,7 @@ static bool in_build(const char *name)
     return !strcmp(name, "auto") || !strcmp(name, "block");
 }
 
-bool virtio_blk_engine_check(VirtIOBlock *s, Error **errp)
+static bool name_check(VirtIOBlock *s, Error **errp)
 {
     static const char *const names[] = { "auto", "block", "io_uring",
                                          "vhost" };
@@ -83,6 +83,18 @@ bool virtio_blk_engine_check(VirtIOBlock *s, Error **errp)
     return false;
 }
 
+bool virtio_blk_engine_check(VirtIOBlock *s, Error **errp)
+{
+#ifndef CONFIG_LINUX_IO_URING
+    if (s->conf.register_memory == ON_OFF_AUTO_ON) {
+        error_setg(errp, "register-memory=on needs io_uring, which is not in "
+                   "this build; use register-memory=off");
+        return false;
+    }
+#endif
+    return name_check(s, errp);
+}
+
 #ifdef CONFIG_LINUX_IO_URING
 /* Memory that is locked anyway costs little more when it is registered. */
 static bool wants_memory(VirtIOBlock *s)
@@ -93,21 +105,14 @@ static bool wants_memory(VirtIOBlock *s)
 }
 #endif
 
-static bool memory_open(VirtIOBlock *s, Error **errp)
+static void memory_open(VirtIOBlock *s)
 {
 #ifdef CONFIG_LINUX_IO_URING
     if (wants_memory(s)) {
         virtio_blk_pinned_ref(s->conf.register_memory == ON_OFF_AUTO_ON);
         s->registers_memory = true;
     }
-#else
-    if (s->conf.register_memory == ON_OFF_AUTO_ON) {
-        error_setg(errp, "register-memory=on needs io_uring, which is not in "
-                   "this build; use register-memory=off");
-        return false;
-    }
 #endif
-    return true;
 }
 
 static void memory_close(VirtIOBlock *s)
@@ -149,7 +154,8 @@ bool virtio_blk_engine_open(VirtIOBlock *s, Error **errp)
         error_setg(errp, "vhostfd needs io-engine=vhost or auto");
         return false;
     }
-    return memory_open(s, errp);
+    memory_open(s);
+    return true;
 }
 
 void virtio_blk_engine_close(VirtIOBlock *s)

@@ -274,7 +274,8 @@ void virtio_blk_plain_written(const VirtIOBlkPlain *plain, int64_t offset,
 /* engine.c */
 
 /*
- * virtio_blk_engine_check: is the io-engine property something we have?
+ * virtio_blk_engine_check: do the io-engine and register-memory properties ask
+ * for something that we have?
  * Main loop, during realize.
  */
 bool virtio_blk_engine_check(VirtIOBlock *s, Error **errp);
