@@ -143,6 +143,12 @@ static void wait_all(LifeVm *vm)
     wait_registered(vm, MEMORY_MB * MiB, UINT64_MAX);
 }
 
+static void rig_start_registered(Rig *r, const LifeCase *c, LifeSpec spec)
+{
+    rig_start(r, c, spec);
+    wait_all(r->vm);
+}
+
 /* KiB of pinned pages, as the kernel counts them. */
 static uint64_t pinned_kib(LifeVm *vm)
 {
@@ -288,8 +294,7 @@ static void test_io(const LifeCase *c)
     if (!can_register()) {
         return;
     }
-    rig_start(&r, c, (LifeSpec) { .json = ON });
-    wait_all(r.vm);
+    rig_start_registered(&r, c, (LifeSpec) { .json = ON });
     from = pages(r.vm, 40);
     to = pages(r.vm, 40);
     for (unsigned q = 0; q < c->queues; q++) {
@@ -437,8 +442,7 @@ static void test_dimm(const LifeCase *c)
     if (!can_register()) {
         return;
     }
-    rig_start(&r, c, (LifeSpec) { .json = ON });
-    wait_all(r.vm);
+    rig_start_registered(&r, c, (LifeSpec) { .json = ON });
     base = registered(r.vm);
     load = life_load_new(r.vm, 4);
     for (unsigned i = 0; i < ROUNDS; i++) {
@@ -476,8 +480,7 @@ static void test_pinned_once(const LifeCase *c)
     rig_start(&r, c, (LifeSpec) { .json = OFF });
     without = pinned_kib(r.vm);
     life_stop(r.vm);
-    rig_start(&r, c, (LifeSpec) { .json = ON });
-    wait_all(r.vm);
+    rig_start_registered(&r, c, (LifeSpec) { .json = ON });
     for (unsigned q = 0; q < c->queues; q++) {
         vblk_check_io(r.vm->v, q);
     }
@@ -616,11 +619,10 @@ static void test_discards(const LifeCase *c)
     works_without(c, (LifeSpec) { .json = ON, .args = VIRTIO_MEM },
                   "another device takes memory from the guest");
 
-    rig_start(&r, c, (LifeSpec) {
+    rig_start_registered(&r, c, (LifeSpec) {
         .json = ON, .args = MACHINE_ARGS " -device pcie-root-port,id=p0 "
         "-object memory-backend-ram,id=vm0,size=128M",
     });
-    wait_all(r.vm);
     resp = vblk_qmp(r.vm->v, "{'execute': 'device_add', 'arguments': {"
                     "'driver': 'virtio-mem-pci', 'memdev': 'vm0', "
                     "'bus': 'p0'}}");
@@ -665,8 +667,9 @@ static void test_auto(const LifeCase *c)
         g_test_skip("only root may lock that much memory");
         return;
     }
-    rig_start(&r, c, (LifeSpec) { .args = "-overcommit mem-lock=on" });
-    wait_all(r.vm);
+    rig_start_registered(&r, c, (LifeSpec) {
+        .args = "-overcommit mem-lock=on",
+    });
     vblk_check_io(r.vm->v, 0);
     life_stop(r.vm);
     rig_start(&r, c, (LifeSpec) {

@@ -121,6 +121,19 @@ void vhost_assert_userspace(LifeVm *vm)
     }
 }
 
+/* The kernel or QEMU has the queues, as said, and serves them; ends both. */
+static void check_served(Vhost *h, LifeVm *vm, bool kernel)
+{
+    if (kernel) {
+        vhost_wait_engine(vm, "vhost");
+    } else {
+        vhost_assert_userspace(vm);
+    }
+    vblk_check_io(vm->v, 0);
+    life_stop(vm);
+    vhost_end(h);
+}
+
 /* ---- errors that name the mend ---- */
 
 typedef struct Wrong {
@@ -193,14 +206,7 @@ static void test_auto(const LifeCase *c)
         vm = vhost_start(&h, c, (LifeSpec) {
             .json = "\"io-engine\":\"auto\",",
         });
-        if (env[i]) {
-            vhost_assert_userspace(vm);
-        } else {
-            vhost_wait_engine(vm, "vhost");
-        }
-        vblk_check_io(vm->v, 0);
-        life_stop(vm);
-        vhost_end(&h);
+        check_served(&h, vm, !env[i]);
     }
 }
 
@@ -441,14 +447,7 @@ static void test_intervals(const LifeCase *c)
             break;
         }
         vm = vhost_start(&h, c, (LifeSpec) { .blockdev = drive });
-        if (kept) {
-            vhost_assert_userspace(vm);
-        } else {
-            vhost_wait_engine(vm, "vhost");
-        }
-        vblk_check_io(vm->v, 0);
-        life_stop(vm);
-        vhost_end(&h);
+        check_served(&h, vm, !kept);
     }
     unlink(image);
 }
