@@ -8,14 +8,14 @@
  *
  *   drop SEED          lose unflushed sectors, each with an even chance; 0: all
  *   fault OP WHAT N    fail the next N calls (-1: all) of OP, which is read,
- *                      write, fsync or fallocate; WHAT is an errno, "short"
- *                      or "delay" (a second and a half)
+ *                      write, fsync or fallocate; WHAT is an errno, "short",
+ *                      "delay" (a second and a half) or "late": that, and EIO
  *   clear              no faults
  *   save               all is durable
  *
  * Reading DIR/ctl gives counters.  The host keeps no cache (direct_io), so
  * every system call of an engine, io_uring's too, comes here and has what
- * comes from here as its result.
+ * comes from here as its result.  A call that is delayed delays no other.
  */
 
 #define FUSE_USE_VERSION 31
@@ -24,6 +24,7 @@
 #include <fcntl.h>
 #include <fuse.h>
 #include <linux/falloc.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -35,7 +36,7 @@
 #define DELAY_US        1500000
 
 enum { OP_READ, OP_WRITE, OP_FSYNC, OP_FALLOCATE, OPS };
-enum { FAULT_SHORT = -1, FAULT_DELAY = -2 };
+enum { FAULT_SHORT = -1, FAULT_DELAY = -2, FAULT_LATE = -3 };
 
 static const char *const op_name[OPS] = {
     "read", "write", "fsync", "fallocate"
@@ -53,22 +54,39 @@ static struct {
     } fault[OPS];
 } disk;
 
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void unlock(bool *held)
+{
+    (void)held;
+    pthread_mutex_unlock(&lock);
+}
+
+/* Until the end of the block. */
+#define LOCKED()                                                        \
+    bool locked __attribute__((cleanup(unlock), unused)) =              \
+        !pthread_mutex_lock(&lock)
+
 /* What the next call of @op is to suffer: an errno, FAULT_* or 0. */
 static int next_fault(int op)
 {
+    int what = disk.fault[op].what;
+
     disk.count[op]++;
-    if (!disk.fault[op].what || !disk.fault[op].left) {
+    if (!what || !disk.fault[op].left) {
         return 0;
     }
     if (disk.fault[op].left > 0) {
         disk.fault[op].left--;
     }
     disk.failed++;
-    if (disk.fault[op].what == FAULT_DELAY) {
+    if (what == FAULT_DELAY || what == FAULT_LATE) {
+        pthread_mutex_unlock(&lock);
         usleep(DELAY_US);
-        return 0;
+        pthread_mutex_lock(&lock);
+        return what == FAULT_LATE ? EIO : 0;
     }
-    return disk.fault[op].what;
+    return what;
 }
 
 static void make_durable(size_t offset, size_t size)
@@ -119,6 +137,7 @@ static int bad_getattr(const char *path, struct stat *st,
 
 static int bad_open(const char *path, struct fuse_file_info *fi)
 {
+    LOCKED();
     fi->direct_io = 1;
     disk.open += !is_ctl(path);
     return 0;
@@ -126,6 +145,7 @@ static int bad_open(const char *path, struct fuse_file_info *fi)
 
 static int bad_release(const char *path, struct fuse_file_info *fi)
 {
+    LOCKED();
     (void)fi;
     disk.open -= !is_ctl(path);
     return 0;
@@ -160,6 +180,7 @@ static int ctl_fault(const char *op, const char *what, long left)
         if (!strcmp(op, op_name[i])) {
             disk.fault[i].what = !strcmp(what, "short") ? FAULT_SHORT :
                                  !strcmp(what, "delay") ? FAULT_DELAY :
+                                 !strcmp(what, "late") ? FAULT_LATE :
                                  atoi(what);
             disk.fault[i].left = left;
             return 0;
@@ -200,6 +221,7 @@ static int ctl_write(const char *buf, size_t size)
 static int bad_read(const char *path, char *buf, size_t size, off_t offset,
                     struct fuse_file_info *fi)
 {
+    LOCKED();
     int fault;
 
     (void)fi;
@@ -238,6 +260,7 @@ static void store(size_t offset, const char *buf, size_t size)
 static int bad_write(const char *path, const char *buf, size_t size,
                      off_t offset, struct fuse_file_info *fi)
 {
+    LOCKED();
     int fault;
 
     if (is_ctl(path)) {
@@ -266,6 +289,7 @@ static int bad_write(const char *path, const char *buf, size_t size,
 
 static int bad_fsync(const char *path, int datasync, struct fuse_file_info *fi)
 {
+    LOCKED();
     int fault;
 
     (void)datasync;
@@ -284,6 +308,7 @@ static int bad_fsync(const char *path, int datasync, struct fuse_file_info *fi)
 static int bad_fallocate(const char *path, int mode, off_t offset, off_t len,
                          struct fuse_file_info *fi)
 {
+    LOCKED();
     int fault;
 
     (void)fi;
@@ -326,8 +351,7 @@ static const struct fuse_operations ops = {
 
 int main(int argc, char **argv)
 {
-    /* One call at a time: nothing here needs a lock. */
-    char *args[] = { argv[0], "-s", "-f", argc > 1 ? argv[1] : NULL, NULL };
+    char *args[] = { argv[0], "-f", argc > 1 ? argv[1] : NULL, NULL };
 
     if (argc != 3 || atol(argv[2]) <= 0 || atol(argv[2]) % SECTOR) {
         fprintf(stderr, "Usage: badfs DIR BYTES (a multiple of %d)\n", SECTOR);
@@ -342,5 +366,5 @@ int main(int argc, char **argv)
                 disk.size);
         return 1;
     }
-    return fuse_main(4, args, &ops, NULL);
+    return fuse_main(3, args, &ops, NULL);
 }

@@ -13,9 +13,8 @@
 #include <linux/fs.h>
 #endif
 
-static void flush_done(void *opaque, int ret)
+void virtio_blk_flush_done(VirtIOBlockReq *req, int ret)
 {
-    VirtIOBlockReq *req = opaque;
     VirtIOBlock *s = req->queue->dev;
 
     if (ret && virtio_blk_req_failed(req, false, -ret)) {
@@ -25,12 +24,30 @@ static void flush_done(void *opaque, int ret)
     virtio_blk_req_complete(req, VIRTIO_BLK_S_OK);
 }
 
+static void flush_cb(void *opaque, int ret)
+{
+    virtio_blk_flush_done(opaque, ret);
+}
+
+void virtio_blk_flush_by_block(VirtIOBlockReq *req)
+{
+    blk_aio_flush(req->queue->dev->blk, flush_cb, req);
+}
+
 void virtio_blk_cmd_flush(VirtIOBlockReq *req)
 {
-    VirtIOBlock *s = req->queue->dev;
+    VirtIOBlkQueue *q = req->queue;
+    const VirtIOBlkEngine *engine;
 
-    block_acct_start(blk_get_stats(s->blk), &req->acct, 0, BLOCK_ACCT_FLUSH);
-    blk_aio_flush(s->blk, flush_done, req);
+    block_acct_start(blk_get_stats(q->dev->blk), &req->acct, 0,
+                     BLOCK_ACCT_FLUSH);
+    engine = virtio_blk_engine_enter(q);
+    if (!engine->flush || !engine->flush(req)) {
+        virtio_blk_flush_by_block(req);
+    }
+    if (engine->leave) {
+        engine->leave(q);
+    }
 }
 
 /* VIRTIO 1.4, 5.2.6: 20 bytes, padded with NUL, unterminated when full. */
@@ -48,9 +65,8 @@ void virtio_blk_cmd_get_id(VirtIOBlockReq *req)
     virtio_blk_req_finish(req, VIRTIO_BLK_S_OK, written);
 }
 
-static void segment_done(void *opaque, int ret)
+void virtio_blk_range_done(VirtIOBlockReq *req, int ret)
 {
-    VirtIOBlockReq *req = opaque;
     VirtIOBlock *s = req->queue->dev;
 
     if (ret && !req->ret) {
@@ -73,7 +89,13 @@ static void segment_done(void *opaque, int ret)
     virtio_blk_req_complete(req, VIRTIO_BLK_S_OK);
 }
 
-typedef void SegmentSubmit(VirtIOBlockReq *req, const VirtIOBlkRange *range);
+static void range_cb(void *opaque, int ret)
+{
+    virtio_blk_range_done(opaque, ret);
+}
+
+typedef void SegmentSubmit(VirtIOBlockReq *req, const VirtIOBlkEngine *engine,
+                           const VirtIOBlkRange *range);
 
 static int64_t range_offset(const VirtIOBlkRange *range)
 {
@@ -83,6 +105,21 @@ static int64_t range_offset(const VirtIOBlkRange *range)
 static int64_t range_bytes(const VirtIOBlkRange *range)
 {
     return (int64_t)range->num_sectors << BDRV_SECTOR_BITS;
+}
+
+static void segments_submit(VirtIOBlockReq *req, const VirtIOBlkRange *ranges,
+                            unsigned num, SegmentSubmit *submit)
+{
+    VirtIOBlkQueue *q = req->queue;
+    const VirtIOBlkEngine *engine = virtio_blk_engine_enter(q);
+
+    /* The request may be gone with the last of them. */
+    for (unsigned i = 0; i < num; i++) {
+        submit(req, engine, &ranges[i]);
+    }
+    if (engine->leave) {
+        engine->leave(q);
+    }
 }
 
 /*
@@ -116,9 +153,7 @@ static void segments_run(VirtIOBlockReq *req,
     block_acct_start(blk_get_stats(s->blk), &req->acct, bytes, acct_type);
     req->ret = 0;
     req->pending = num;
-    for (unsigned i = 0; i < num; i++) {
-        submit(req, &ranges[i]);
-    }
+    segments_submit(req, ranges, num, submit);
 }
 
 static VirtIOBlkRangeLimits range_limits(VirtIOBlock *s, uint32_t max_sectors,
@@ -134,10 +169,34 @@ static VirtIOBlkRangeLimits range_limits(VirtIOBlock *s, uint32_t max_sectors,
     };
 }
 
-static void discard_submit(VirtIOBlockReq *req, const VirtIOBlkRange *range)
+void virtio_blk_range_by_block(VirtIOBlockReq *req, VirtIOBlkRangeKind kind,
+                               int64_t offset, int64_t bytes)
 {
-    blk_aio_pdiscard(req->queue->dev->blk, range_offset(range),
-                     range_bytes(range), segment_done, req);
+    BlockBackend *blk = req->queue->dev->blk;
+
+    if (kind == VIRTIO_BLK_RANGE_DISCARD) {
+        blk_aio_pdiscard(blk, offset, bytes, range_cb, req);
+    } else {
+        blk_aio_pwrite_zeroes(blk, offset, bytes,
+                              kind == VIRTIO_BLK_RANGE_ZERO_UNMAP
+                              ? BDRV_REQ_MAY_UNMAP : 0, range_cb, req);
+    }
+}
+
+static void range_submit(VirtIOBlockReq *req, const VirtIOBlkEngine *engine,
+                         VirtIOBlkRangeKind kind, const VirtIOBlkRange *range)
+{
+    int64_t offset = range_offset(range), bytes = range_bytes(range);
+
+    if (!engine->range || !engine->range(req, kind, offset, bytes)) {
+        virtio_blk_range_by_block(req, kind, offset, bytes);
+    }
+}
+
+static void discard_submit(VirtIOBlockReq *req, const VirtIOBlkEngine *engine,
+                           const VirtIOBlkRange *range)
+{
+    range_submit(req, engine, VIRTIO_BLK_RANGE_DISCARD, range);
 }
 
 void virtio_blk_cmd_discard(VirtIOBlockReq *req)
@@ -152,6 +211,7 @@ void virtio_blk_cmd_discard(VirtIOBlockReq *req)
 }
 
 static void write_zeroes_submit(VirtIOBlockReq *req,
+                                const VirtIOBlkEngine *engine,
                                 const VirtIOBlkRange *range)
 {
     VirtIOBlock *s = req->queue->dev;
@@ -161,8 +221,8 @@ static void write_zeroes_submit(VirtIOBlockReq *req,
     if (s->conf.write_zeroes_may_unmap == ON_OFF_AUTO_OFF) {
         unmap = false;
     }
-    blk_aio_pwrite_zeroes(s->blk, range_offset(range), range_bytes(range),
-                          unmap ? BDRV_REQ_MAY_UNMAP : 0, segment_done, req);
+    range_submit(req, engine, unmap ? VIRTIO_BLK_RANGE_ZERO_UNMAP
+                                    : VIRTIO_BLK_RANGE_ZERO, range);
 }
 
 void virtio_blk_cmd_write_zeroes(VirtIOBlockReq *req)
@@ -196,16 +256,17 @@ static void erase_done(void *opaque, int ret)
     if (bs) {
         bdrv_set_dirty(bs, io->range[0], io->range[1]);
     }
-    segment_done(io->req, ret);
+    virtio_blk_range_done(io->req, ret);
 }
 
-static void erase_submit(VirtIOBlockReq *req, const VirtIOBlkRange *range)
+static void erase_submit(VirtIOBlockReq *req, const VirtIOBlkEngine *engine,
+                         const VirtIOBlkRange *range)
 {
     EraseIO *io;
 
     if (!range->num_sectors) {
         /* Linux would drop all cached pages of the disk, the dirty as well. */
-        segment_done(req, 0);
+        virtio_blk_range_done(req, 0);
         return;
     }
     io = g_new(EraseIO, 1);
@@ -236,9 +297,10 @@ bool virtio_blk_secure_erase_check(VirtIOBlock *s, Error **errp)
 
 #else
 
-static void erase_submit(VirtIOBlockReq *req, const VirtIOBlkRange *range)
+static void erase_submit(VirtIOBlockReq *req, const VirtIOBlkEngine *engine,
+                         const VirtIOBlkRange *range)
 {
-    segment_done(req, -ENOTSUP);
+    virtio_blk_range_done(req, -ENOTSUP);
 }
 
 bool virtio_blk_secure_erase_check(VirtIOBlock *s, Error **errp)

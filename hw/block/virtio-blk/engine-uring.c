@@ -2,9 +2,10 @@
  * virtio-blk: the engine that goes straight to io_uring
  *
  * A queue has a ring of its own, which its thread makes, fills and reaps.
- * Reads and writes of a plain file go there; what is not plain (misaligned
- * memory, a short transfer, any error) and all other types of request go to
- * the block engine, whose answer counts.
+ * Reads and writes of a plain file go there, flushes (uring-flush.c), discards
+ * and write zeroes (uring-range.c); what is not plain (misaligned memory, a
+ * short transfer, any error but a flush's) and all other types of request go
+ * to the block engine, whose answer counts.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -12,11 +13,13 @@
 #include "qemu/osdep.h"
 #include <liburing.h>
 #include "block/aio.h"
+#include "block/block_int.h"
 #include "qemu/defer-call.h"
 #include "qemu/error-report.h"
 #include "system/block-backend.h"
 #include "internal.h"
 #include "pinned.h"
+#include "uring.h"
 
 #define SQ_ENTRIES  (2 * VIRTIO_BLK_BATCH_MAX)
 /* No ring has more requests in flight than its virtqueue has entries. */
@@ -26,17 +29,9 @@
 enum {
     TAG_WRITE = 1,
     TAG_MERGED = 2,             /* a FastMerged, else a VirtIOBlockReq */
+    TAG_OP = 4,                 /* a VirtIOBlkUringOp, nothing else */
 };
-#define TAG_MASK    (TAG_WRITE | TAG_MERGED)
-
-/* VirtIOBlkUring: the ring of a queue.  Belongs to the queue's thread. */
-struct VirtIOBlkUring {
-    struct io_uring ring;
-    VirtIOBlkQueue *q;
-    bool registered;            /* the node's file is file 0 of the ring */
-    bool let_go;                /* unregister it when nothing is in flight */
-    VirtIOBlkPins *pins;        /* registered memory, or NULL */
-};
+#define TAG_MASK    (TAG_WRITE | TAG_MERGED | TAG_OP)
 
 /* FastMerged: several requests as one. */
 typedef struct FastMerged {
@@ -133,12 +128,37 @@ static void uring_idle(VirtIOBlkQueue *q)
     }
 }
 
+/*
+ * Can it be that data, even of other writes, did not reach the disk?  What the
+ * host says before it writes into the page cache does not mean that.
+ */
+static bool is_loss(int error)
+{
+    switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+    case EPERM:
+    case EINVAL:
+    case EOPNOTSUPP:
+    case EINTR:
+    case EAGAIN:
+        return false;
+    default:
+        return error > 0;
+    }
+}
+
 static void req_ended(VirtIOBlkQueue *q, VirtIOBlockReq *head, bool is_write,
                       size_t bytes, unsigned niov, int res)
 {
     VirtIOBlockReq *next;
 
     if (unlikely(res < 0 || res != bytes)) {
+        if (is_write && head->synced && is_loss(-res)) {
+            bdrv_posix_flush_failed(virtio_blk_plain_file(q->dev->plain),
+                                    -res);
+        }
         /* Whatever it was, the block layer finds out. */
         virtio_blk_engine_block.rw(head, is_write, niov);
         return;
@@ -154,12 +174,18 @@ static void req_ended(VirtIOBlkQueue *q, VirtIOBlockReq *head, bool is_write,
     }
 }
 
-static void io_ended(VirtIOBlkQueue *q, uint64_t user_data, int res)
+/* @tried: the kernel had it, else it never will. */
+static void io_ended(VirtIOBlkQueue *q, uint64_t user_data, int res,
+                     bool tried)
 {
     void *p = (void *)(uintptr_t)(user_data & ~(uint64_t)TAG_MASK);
     bool is_write = user_data & TAG_WRITE;
 
-    if (user_data & TAG_MERGED) {
+    if (user_data & TAG_OP) {
+        VirtIOBlkUringOp *op = p;
+
+        op->ended(op, q, res, tried);
+    } else if (user_data & TAG_MERGED) {
         g_autofree FastMerged *io = p;
 
         req_ended(q, io->head, is_write, io->bytes, io->niov, res);
@@ -171,25 +197,26 @@ static void io_ended(VirtIOBlkQueue *q, uint64_t user_data, int res)
     virtio_blk_engine_inactive(q);
 }
 
-/* End what the kernel has done.  Returns whether there was anything. */
-static bool uring_reap(VirtIOBlkUring *u)
+/* End what the kernel has done. */
+static void uring_reap(VirtIOBlkUring *u)
 {
     VirtIOBlkQueue *q = u->q;
     struct io_uring_cqe *cqe[VIRTIO_BLK_BATCH_MAX];
-    bool any = false;
     unsigned n;
 
     while ((n = io_uring_peek_batch_cqe(&u->ring, cqe, ARRAY_SIZE(cqe)))) {
-        any = true;
         for (unsigned i = 0; i < n; i++) {
             uint64_t user_data = cqe[i]->user_data;
             int res = cqe[i]->res;
 
             io_uring_cq_advance(&u->ring, 1);
-            io_ended(q, user_data, res);
+            io_ended(q, user_data, res, true);
         }
     }
-    return any;
+    /* The end of a flush may have started the next one. */
+    if (io_uring_sq_ready(&u->ring)) {
+        virtio_blk_uring_submit(u);
+    }
 }
 
 /*
@@ -210,21 +237,19 @@ static void uring_give_up(VirtIOBlkUring *u, int error)
 
         sq->sqe_tail--;
         *sq->ktail = sq->sqe_tail;
-        io_ended(q, user_data, error);
+        io_ended(q, user_data, error, false);
     }
 }
-
-static void uring_submit(VirtIOBlkUring *u);
 
 static void resubmit_bh(void *opaque)
 {
     VirtIOBlkQueue *q = opaque;
 
-    uring_submit(q->uring);
+    virtio_blk_uring_submit(q->uring);
     virtio_blk_engine_inactive(q);
 }
 
-static void uring_submit(VirtIOBlkUring *u)
+void virtio_blk_uring_submit(VirtIOBlkUring *u)
 {
     VirtIOBlkQueue *q = u->q;
     int ret = 0;
@@ -328,17 +353,18 @@ static void check_memory(VirtIOBlkUring *u)
 static bool uring_enter(VirtIOBlkQueue *q)
 {
     VirtIOBlkUring *u = q->uring;
+    VirtIOBlkPlain *plain = q->dev->plain;
 
-    if (q->uring_failed ||
-        qatomic_read(&q->dev->plain->throttle->throttle_state)) {
-        /* Limits can be set without a drain. */
+    /* Limits can be set, and a flush can fail, without a drain. */
+    if (q->uring_failed || qatomic_read(&plain->throttle->throttle_state) ||
+        bdrv_posix_flush_error(virtio_blk_plain_file(plain))) {
         return false;
     }
     if (!u) {
         u = q->uring = uring_open(q);
     }
     if (u && !u->registered) {
-        int ret = io_uring_register_files(&u->ring, &q->dev->plain->fd, 1);
+        int ret = io_uring_register_files(&u->ring, &plain->fd, 1);
 
         u->registered = ret == 0;
     }
@@ -351,7 +377,7 @@ static bool uring_enter(VirtIOBlkQueue *q)
 
 static void uring_leave(VirtIOBlkQueue *q)
 {
-    uring_submit(q->uring);
+    virtio_blk_uring_submit(q->uring);
     /* What was in the page cache is here already. */
     uring_reap(q->uring);
     virtio_blk_engine_inactive(q);
@@ -419,15 +445,27 @@ static FastMerged *merged_new(VirtIOBlockReq *head, unsigned niov,
     return io;
 }
 
-static struct io_uring_sqe *get_sqe(VirtIOBlkUring *u)
+struct io_uring_sqe *virtio_blk_uring_sqe(VirtIOBlkUring *u)
 {
-    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+    struct io_uring_sqe *sqe;
 
+    if (unlikely(u->q->uring_failed)) {
+        return NULL;
+    }
+    sqe = io_uring_get_sqe(&u->ring);
     if (unlikely(!sqe)) {
-        uring_submit(u);
+        virtio_blk_uring_submit(u);
         sqe = io_uring_get_sqe(&u->ring);
     }
     return sqe;
+}
+
+void virtio_blk_uring_op(VirtIOBlkUring *u, struct io_uring_sqe *sqe,
+                         VirtIOBlkUringOp *op)
+{
+    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+    sqe->user_data = (uintptr_t)op | TAG_OP;
+    qatomic_set(&u->q->fast_active, u->q->fast_active + 1);
 }
 
 /* By registered memory, several segments, and write. */
@@ -469,8 +507,7 @@ static void engine_uring_rw(VirtIOBlockReq *head, bool is_write,
     uint64_t offset = virtio_blk_req_offset(head);
     uintptr_t tag = is_write ? TAG_WRITE : 0;
     size_t bytes = fit(head, plain);
-    struct io_uring_sqe *sqe = bytes && !q->uring_failed ? get_sqe(q->uring)
-                                                         : NULL;
+    struct io_uring_sqe *sqe = bytes ? virtio_blk_uring_sqe(q->uring) : NULL;
 
     if (unlikely(!sqe)) {
         virtio_blk_engine_block.rw(head, is_write, niov);
@@ -487,7 +524,8 @@ static void engine_uring_rw(VirtIOBlockReq *head, bool is_write,
     }
     if (is_write) {
         virtio_blk_plain_will_write(plain, offset, bytes);
-        if (!blk_enable_write_cache(s->blk) && !plain->no_flush) {
+        head->synced = virtio_blk_plain_syncs(s);
+        if (head->synced) {
             sqe->rw_flags = RWF_DSYNC;
         }
     }
@@ -501,4 +539,6 @@ const VirtIOBlkEngine virtio_blk_engine_uring = {
     .let_go = uring_let_go,
     .idle = uring_idle,
     .rw = engine_uring_rw,
+    .flush = virtio_blk_uring_flush,
+    .range = virtio_blk_uring_range,
 };

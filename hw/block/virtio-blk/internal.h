@@ -70,11 +70,15 @@ struct VirtIOBlkPlain {
     int fd;                             /* owned by the node */
     uint64_t size;                      /* bytes that exist, whole sectors */
     size_t mem_align;                   /* of buffers; 1 when any will do */
+    bool regular;                       /* a file, not a device */
+    bool unmap;                         /* discard=unmap in all nodes */
     bool direct;                        /* past the page cache */
     bool no_flush;                      /* the user wants no flushes */
     bool aio_chosen;                    /* aio= names threads or native */
     BlockDriverState *node[2];          /* those a request would pass */
     ThrottleGroupMember *throttle;      /* its state is set while limited */
+    /* Learnt from errors, by any queue's thread: */
+    bool no_punch, no_zero_range;       /* the file system can't do it */
 };
 
 /*
@@ -89,11 +93,19 @@ struct VirtIOBlockReq {
     BlockAcctCookie acct;
     bool account;                       /* it ended well: count it */
     size_t written;                     /* to the start of the payload */
+    bool synced;                        /* a write that waits for the disk */
     VirtIOBlockReq *merged;             /* next request of a merged one */
     unsigned pending;                   /* segments still running */
     int ret;                            /* first error of a segment */
     QSIMPLEQ_ENTRY(VirtIOBlockReq) stopped_link;
 };
+
+/* What happens to the bytes of a segment. */
+typedef enum VirtIOBlkRangeKind {
+    VIRTIO_BLK_RANGE_DISCARD,
+    VIRTIO_BLK_RANGE_ZERO,
+    VIRTIO_BLK_RANGE_ZERO_UNMAP,        /* may be deallocated, too */
+} VirtIOBlkRangeKind;
 
 /*
  * VirtIOBlkEngine: the way requests go down.
@@ -104,9 +116,9 @@ struct VirtIOBlockReq {
 struct VirtIOBlkEngine {
     const char *name;
     /*
-     * Called before and after a batch of rw(), from @enter on in which a drain
-     * waits for @leave.  @enter says whether the engine can be used now.  NULL
-     * for the block engine, which always can.
+     * Called before and after requests are handed over, from @enter on in
+     * which a drain waits for @leave.  @enter says whether the engine can be
+     * used now.  NULL for the block engine, which always can.
      */
     bool (*enter)(VirtIOBlkQueue *q);
     void (*leave)(VirtIOBlkQueue *q);
@@ -122,6 +134,14 @@ struct VirtIOBlkEngine {
      * memory segments in all, end with virtio_blk_rw_done() each.
      */
     void (*rw)(VirtIOBlockReq *req, bool is_write, unsigned niov);
+    /*
+     * Flush, and one segment of a discard or write zeroes.  They end with
+     * virtio_blk_flush_done() and virtio_blk_range_done().  False: it is not
+     * for the engine, and the block layer has to do it; NULL: none ever is.
+     */
+    bool (*flush)(VirtIOBlockReq *req);
+    bool (*range)(VirtIOBlockReq *req, VirtIOBlkRangeKind kind,
+                  int64_t offset, int64_t bytes);
 };
 
 /* engine-block.c: everything that QEMU's block layer can open. */
@@ -133,7 +153,7 @@ static inline int64_t virtio_blk_req_offset(VirtIOBlockReq *req)
     return req->frame.sector << BDRV_SECTOR_BITS;
 }
 
-/* engine-uring.c: reads and writes of a plain node. */
+/* engine-uring.c: what can be done with a plain node's file. */
 extern const VirtIOBlkEngine virtio_blk_engine_uring;
 
 /* virtio_blk_uring_usable: does the kernel let us have io_uring?  BQL. */
@@ -263,6 +283,9 @@ static inline void virtio_blk_vhost_config_changed(VirtIOBlock *s)
  */
 VirtIOBlkPlain *virtio_blk_plain_find(VirtIOBlock *s, const char **why);
 
+/* virtio_blk_plain_file: the node that has the file, the last of them. */
+BlockDriverState *virtio_blk_plain_file(const VirtIOBlkPlain *plain);
+
 /* virtio_blk_plain_will_write: before a write of @bytes at byte @offset. */
 void virtio_blk_plain_will_write(const VirtIOBlkPlain *plain, int64_t offset,
                                  int64_t bytes);
@@ -270,6 +293,19 @@ void virtio_blk_plain_will_write(const VirtIOBlkPlain *plain, int64_t offset,
 /* virtio_blk_plain_written: after it, before the driver is told. */
 void virtio_blk_plain_written(const VirtIOBlkPlain *plain, int64_t offset,
                               int64_t bytes);
+
+/*
+ * virtio_blk_plain_discarded: after a discard, or after a write of zeroes in
+ * addition to the above.
+ */
+void virtio_blk_plain_discarded(const VirtIOBlkPlain *plain, int64_t offset,
+                                int64_t bytes);
+
+/*
+ * virtio_blk_plain_syncs: must writes be on the disk when they end, since the
+ * guest has no cache?  Any thread.
+ */
+bool virtio_blk_plain_syncs(VirtIOBlock *s);
 
 /* engine.c */
 
@@ -324,8 +360,8 @@ void virtio_blk_engine_release(VirtIOBlock *s);
 bool virtio_blk_engine_busy(VirtIOBlock *s);
 
 /*
- * virtio_blk_engine_enter: the engine for a batch of reads or writes, in the
- * queue's thread.  Its leave(), if it has one, must follow.
+ * virtio_blk_engine_enter: the engine for some requests, in the queue's
+ * thread.  Its leave(), if it has one, must follow.
  */
 const VirtIOBlkEngine *virtio_blk_engine_enter(VirtIOBlkQueue *q);
 
@@ -430,6 +466,20 @@ void virtio_blk_rw_settle(VirtIOBlockReq *req, bool is_write, int ret);
 /* commands.c: one handler a request type, called through request.c's table */
 
 void virtio_blk_cmd_flush(VirtIOBlockReq *req);
+
+/* virtio_blk_flush_done: end a flush; called by engines. */
+void virtio_blk_flush_done(VirtIOBlockReq *req, int ret);
+
+/* virtio_blk_flush_by_block: let the block layer flush and end @req. */
+void virtio_blk_flush_by_block(VirtIOBlockReq *req);
+
+/* virtio_blk_range_done: end one segment; called by engines. */
+void virtio_blk_range_done(VirtIOBlockReq *req, int ret);
+
+/* virtio_blk_range_by_block: let the block layer do a segment and end it. */
+void virtio_blk_range_by_block(VirtIOBlockReq *req, VirtIOBlkRangeKind kind,
+                               int64_t offset, int64_t bytes);
+
 void virtio_blk_cmd_get_id(VirtIOBlockReq *req);
 void virtio_blk_cmd_discard(VirtIOBlockReq *req);
 void virtio_blk_cmd_write_zeroes(VirtIOBlockReq *req);

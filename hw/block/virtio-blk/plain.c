@@ -63,6 +63,7 @@ static void plain_fill(VirtIOBlkPlain *plain, BlockBackend *blk,
                                bs->bl.request_alignment);
     }
     plain->no_flush = bs->open_flags & BDRV_O_NO_FLUSH;
+    plain->unmap = bs->open_flags & blk_bs(blk)->open_flags & BDRV_O_UNMAP;
     plain->aio_chosen = bs->open_flags & BDRV_O_NATIVE_AIO;
     if (qdict_haskey(options, "aio")) {
         const char *aio = qdict_get_try_str(options, "aio");
@@ -82,7 +83,8 @@ static bool plain_measure(VirtIOBlkPlain *plain, BlockBackend *blk)
     }
     blk_get_geometry(blk, &sectors);
     plain->size = sectors << BDRV_SECTOR_BITS;
-    if (S_ISREG(st.st_mode)) {
+    plain->regular = S_ISREG(st.st_mode);
+    if (plain->regular) {
         plain->size = MIN(plain->size,
                           QEMU_ALIGN_DOWN(st.st_size, BDRV_SECTOR_SIZE));
     }
@@ -144,4 +146,22 @@ void virtio_blk_plain_written(const VirtIOBlkPlain *plain, int64_t offset,
     for (unsigned i = 0; i < ARRAY_SIZE(plain->node) && plain->node[i]; i++) {
         bdrv_bypass_write_done(plain->node[i], offset, bytes);
     }
+}
+
+void virtio_blk_plain_discarded(const VirtIOBlkPlain *plain, int64_t offset,
+                                int64_t bytes)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(plain->node) && plain->node[i]; i++) {
+        bdrv_bypass_discard_done(plain->node[i], offset, bytes);
+    }
+}
+
+BlockDriverState *virtio_blk_plain_file(const VirtIOBlkPlain *plain)
+{
+    return plain->node[1] ?: plain->node[0];
+}
+
+bool virtio_blk_plain_syncs(VirtIOBlock *s)
+{
+    return !blk_enable_write_cache(s->blk) && !s->plain->no_flush;
 }

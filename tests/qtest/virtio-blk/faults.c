@@ -12,15 +12,13 @@
  */
 
 #include "qemu/osdep.h"
-#include <glib/gstdio.h>
-#include <sys/prctl.h>
 #include "qemu/bswap.h"
+#include "badfs.h"
 #include "life.h"
 
 #define DISK_SIZE       (4 * 1024 * 1024)
 #define BLOCK           4096
 #define BLOCK_SECTORS   (BLOCK / VBLK_SECTOR)
-#define DELAY_MS        1500    /* of badfs */
 #define FOR_EVER        (-1)
 
 typedef enum Op { OP_READ, OP_WRITE, OP_FLUSH, OP_DISCARD, OP_ZEROES } Op;
@@ -70,8 +68,7 @@ typedef struct Cells {
 typedef struct Rig {
     const Cells *cells;
     LifeVm *vm;
-    char *dir;
-    GPid badfs;
+    VblkBadfs badfs;
     unsigned round;             /* makes patterns differ */
 } Rig;
 
@@ -83,11 +80,11 @@ static bool fails(const Cells *c, int what)
     case DELAY:
         return false;
     case EINTR:
-        /* The base tries again, but not fdatasync(). */
+        /* It is tried again, but never a flush. */
         return c->op == OP_FLUSH;
     case EAGAIN:
-        /* io_uring is one that tries again, in the kernel. */
-        return !(c->uring && (c->op == OP_READ || c->op == OP_WRITE));
+        /* What the ring fails the block layer does again, but no flush. */
+        return !c->uring || c->op == OP_FLUSH;
     case ENODEV:
         /* Of fallocate() it means "not for this file": a hint, or written. */
         return c->op != OP_DISCARD && c->op != OP_ZEROES;
@@ -104,57 +101,7 @@ static Policy policy_of(const Cells *c, int what)
     return c->policy;
 }
 
-/* ---- badfs ---- */
-
-static void dies_with_us(void *opaque)
-{
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
-}
-
-static void ctl(Rig *r, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
-
-static void ctl(Rig *r, const char *fmt, ...)
-{
-    g_autofree char *path = g_build_filename(r->dir, "ctl", NULL);
-    g_autofree char *text = NULL;
-    int fd = g_open(path, O_WRONLY);
-    va_list ap;
-
-    va_start(ap, fmt);
-    text = g_strdup_vprintf(fmt, ap);
-    va_end(ap);
-    g_assert_cmpint(fd, >=, 0);
-    g_assert_cmpint(write(fd, text, strlen(text)), ==, strlen(text));
-    close(fd);
-}
-
-static void badfs_start(Rig *r)
-{
-    g_autofree char *size = g_strdup_printf("%d", DISK_SIZE);
-    g_autofree char *disk = NULL;
-    char *argv[] = { getenv("VBLK_BADFS"), NULL, size, NULL };
-    gint64 end = g_get_monotonic_time() + VBLK_WAIT_MS * 1000;
-
-    r->dir = g_dir_make_tmp("vblk-badfs-XXXXXX", NULL);
-    g_assert_nonnull(r->dir);
-    disk = g_build_filename(r->dir, "disk", NULL);
-    argv[1] = r->dir;
-    g_assert_true(g_spawn_async(NULL, argv, NULL, G_SPAWN_DO_NOT_REAP_CHILD,
-                                dies_with_us, NULL, &r->badfs, NULL));
-    while (!g_file_test(disk, G_FILE_TEST_EXISTS)) {
-        g_assert_cmpint(g_get_monotonic_time(), <, end);
-        g_usleep(5000);
-    }
-}
-
-static void badfs_stop(Rig *r)
-{
-    kill(r->badfs, SIGTERM);
-    waitpid(r->badfs, NULL, 0);
-    g_spawn_close_pid(r->badfs);
-    g_rmdir(r->dir);
-    g_free(r->dir);
-}
+/* ---- the machine ---- */
 
 static void start(Rig *r)
 {
@@ -163,11 +110,11 @@ static void start(Rig *r)
                             .queues = 1 };
     g_autofree char *nodes = NULL, *json = NULL, *engine = NULL;
 
-    badfs_start(r);
+    vblk_badfs_begin(&r->badfs, DISK_SIZE);
     /* No page cache: its state after a failed flush is for ever unknown. */
     nodes = g_strdup_printf("-blockdev driver=file,node-name=" VBLK_NODE
                             ",filename=%s/disk,cache.direct=on,discard=unmap",
-                            r->dir);
+                            r->badfs.dir);
     json = g_strdup_printf("\"io-engine\":\"%s\",\"%s\":\"%s\","
                            "\"logical_block_size\":%d,"
                            "\"physical_block_size\":%d,",
@@ -245,7 +192,7 @@ static void stop_and_go(Rig *r, VblkIo *io)
     life_wait_stopped(vm);
     life_assert_state(vm, "io-error");
     vblk_expect_pending(vm->v, io->req, 10);
-    ctl(r, "clear\n");
+    vblk_badfs_ctl(&r->badfs, "clear\n");
     life_cont(vm);
 }
 
@@ -273,7 +220,7 @@ static void no_event(Rig *r)
 /* Slow is slow, and neither an error nor a reason for the VM to stand still. */
 static void wait_slow(Rig *r, VblkIo *io)
 {
-    vblk_expect_pending(r->vm->v, io->req, DELAY_MS / 3);
+    vblk_expect_pending(r->vm->v, io->req, VBLK_BADFS_DELAY_MS / 3);
     life_assert_state(r->vm, "running");
 }
 
@@ -300,7 +247,7 @@ static void cell(Rig *r, const char *name, int what, int times)
 
     g_test_message("%s: %s", name, fail ? policies[policy] : "done");
     prepare(r);
-    ctl(r, "fault %s %s %d\n", ops[r->cells->op].call,
+    vblk_badfs_ctl(&r->badfs, "fault %s %s %d\n", ops[r->cells->op].call,
         what == SHORT ? "short" : what == DELAY ? "delay" : word, times);
     io = submit(r);
     if (what == DELAY) {
@@ -314,7 +261,7 @@ static void cell(Rig *r, const char *name, int what, int times)
     }
     status = vblk_io_wait(r->vm->v, io,
                           r->cells->op == OP_READ ? got : NULL);
-    ctl(r, "clear\n");
+    vblk_badfs_ctl(&r->badfs, "clear\n");
     g_assert_cmpint(status, ==, fail && policy == REPORT ?
                                 VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
     life_assert_state(r->vm, "running");
@@ -337,12 +284,12 @@ static void test_cells(const void *data)
         }
     }
     life_stop(r.vm);
-    badfs_stop(&r);
+    vblk_badfs_end(&r.badfs);
 }
 
 void vblk_add_fault_tests(void)
 {
-    if (!getenv("VBLK_BADFS")) {
+    if (!vblk_badfs_there()) {
         return;
     }
     for (unsigned e = 0; e < ARRAY_SIZE(engines); e++) {

@@ -453,6 +453,8 @@ void vblk_add_merge_tests(void);
 void vblk_add_lifecycle_tests(void);    /* lifecycle.c */
 void vblk_add_engine_tests(void);
 void vblk_add_fault_tests(void);
+void vblk_add_engine_flush_tests(void);
+void vblk_add_engine_range_tests(void);
 void vblk_add_engine_flip_tests(void);
 void vblk_add_memory_tests(void);
 void vblk_add_registered_tests(void);

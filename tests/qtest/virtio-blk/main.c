@@ -116,6 +116,8 @@ int main(int argc, char **argv)
     vblk_add_engine_tests();
     vblk_add_fuzz_tests();
     vblk_add_fault_tests();
+    vblk_add_engine_flush_tests();
+    vblk_add_engine_range_tests();
     vblk_add_engine_flip_tests();
     vblk_add_memory_tests();
     vblk_add_registered_tests();
