@@ -301,12 +301,6 @@ void virtio_blk_plain_written(const VirtIOBlkPlain *plain, int64_t offset,
 void virtio_blk_plain_discarded(const VirtIOBlkPlain *plain, int64_t offset,
                                 int64_t bytes);
 
-/*
- * virtio_blk_plain_syncs: must writes be on the disk when they end, since the
- * guest has no cache?  Any thread.
- */
-bool virtio_blk_plain_syncs(VirtIOBlock *s);
-
 /* engine.c */
 
 /*

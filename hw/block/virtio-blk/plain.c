@@ -160,8 +160,3 @@ BlockDriverState *virtio_blk_plain_file(const VirtIOBlkPlain *plain)
 {
     return plain->node[1] ?: plain->node[0];
 }
-
-bool virtio_blk_plain_syncs(VirtIOBlock *s)
-{
-    return !blk_enable_write_cache(s->blk) && !s->plain->no_flush;
-}

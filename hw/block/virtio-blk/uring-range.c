@@ -38,7 +38,7 @@ static int mode_of(VirtIOBlock *s, VirtIOBlkRangeKind kind)
         /* Nothing is to happen; the block layer is quick at that. */
         return 0;
     }
-    if (kind != VIRTIO_BLK_RANGE_DISCARD && virtio_blk_plain_syncs(s)) {
+    if (kind != VIRTIO_BLK_RANGE_DISCARD && virtio_blk_uring_syncs(s)) {
         /* A flush has to follow. */
         return 0;
     }

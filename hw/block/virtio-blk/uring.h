@@ -11,6 +11,7 @@
 #define HW_BLOCK_VIRTIO_BLK_URING_H
 
 #include <liburing.h>
+#include "system/block-backend.h"
 #include "internal.h"
 #include "pinned.h"
 
@@ -46,6 +47,15 @@ struct VirtIOBlkUring {
     VirtIOBlkPins *pins;        /* registered memory, or NULL */
     VirtIOBlkUringFlush flush;
 };
+
+/*
+ * virtio_blk_uring_syncs: must writes be on the disk when they end, since the
+ * guest has no cache?
+ */
+static inline bool virtio_blk_uring_syncs(VirtIOBlock *s)
+{
+    return !blk_enable_write_cache(s->blk) && !s->plain->no_flush;
+}
 
 /* virtio_blk_uring_sqe: a free entry, or NULL when the ring takes no more. */
 struct io_uring_sqe *virtio_blk_uring_sqe(VirtIOBlkUring *u);
