@@ -71,6 +71,7 @@ typedef enum Target {
     TARGET_VHOST_USER,      /* an export of qemu-storage-daemon */
     TARGET_URING,           /* no device: io_uring on the file itself */
     TARGET_VHOST,           /* the kernel's vhost-blk, without QEMU */
+    TARGET_WAKEUP,          /* nothing: two threads wake each other */
 } Target;
 
 typedef struct Options {
@@ -293,5 +294,9 @@ uint64_t verify_checked(const Verify *v);
 /* ---- uring.c ---- */
 
 void uring_run(Result *res);
+
+/* ---- wakeup.c ---- */
+
+void wakeup_run(Result *res);
 
 #endif

@@ -105,6 +105,9 @@ class Case:
         self.own = own
         self.options = {'load': 'randread', 'depth': 32}
         self.options.update(options)
+        # Sleeping threads wake each other for every request.
+        self.waking = (self.options.get('wait') == 'irq' and
+                       self.options['depth'] == 1)
 
     def arguments(self):
         return [f'--{k.replace("_", "-")}={v}'

@@ -58,7 +58,7 @@ static const struct {
 } known[] = {
     { "help", O_HELP, NULL, "this text" },
     { "target", O_TARGET, "NAME",
-      "qemu, vhost-user, vhost or io_uring [qemu]" },
+      "qemu, vhost-user, vhost, io_uring or wakeup [qemu]" },
     { "binary", O_BINARY, "FILE", "the emulator or qemu-storage-daemon" },
     { "wrap", O_WRAP, "WORDS", "run the binary under this command" },
     { "blockdev", O_BLOCKDEV, "JSON", "a block node; the disk's is drive0" },
@@ -220,7 +220,7 @@ static bool take_switch(int id, const char *name, const char *s)
 static bool take_choice(int id, const char *name, const char *s)
 {
     static const char *const targets[] = { "qemu", "vhost-user", "io_uring",
-                                          "vhost" };
+                                          "vhost", "wakeup" };
     static const char *const waits[] = { "poll", "irq" };
 
     switch (id) {
@@ -319,6 +319,10 @@ static void settle(void)
 {
     bool bare = opt.target == TARGET_URING || opt.target == TARGET_VHOST;
 
+    if (opt.target == TARGET_WAKEUP) {
+        opt.threads = 1;
+        return;
+    }
     if (bare ? !opt.file : !opt.binary) {
         die("--%s=FILE is missing", bare ? "file" : "binary");
     }
@@ -429,7 +433,9 @@ int main(int argc, char **argv)
     settle();
     catch_signals();
     /* For tests/vm/count.c: what comes between is what the requests cost. */
-    if (opt.target == TARGET_URING) {
+    if (opt.target == TARGET_WAKEUP) {
+        wakeup_run(&r);
+    } else if (opt.target == TARGET_URING) {
         COUNT_MARK(0);
         uring_run(&r);
         COUNT_MARK(1);

@@ -117,7 +117,8 @@ static char *as_json(const char *list)
             eq = strcmp(eq, "on") ? "false" : "true";
         }
         if (*eq == '\'' && eq[1]) {
-            eq[strlen(++eq) - 1] = 0;
+            eq++;
+            eq[strlen(eq) - 1] = 0;
         }
         out = format(plain ? "%s, \"%s\": %s" : "%s, \"%s\": \"%s\"",
                      out, p, eq);

@@ -75,6 +75,11 @@ def table(data):
             [r[0].ljust(width[0])] +
             [v.rjust(w) for v, w in zip(r[1:-1], width[1:-1])] +
             [r[-1]]).rstrip())
+    for c in data['cases']:
+        if 'wakeup' in c['medians']:
+            us = c['medians']['wakeup']['latency_ns']['50'] / 1000
+            out.append(f'{c["name"]}: two threads that do nothing but wake '
+                       f'each other: p50 {us:.1f} us')
     for backend, counted in data.get('instructions', {}).items():
         o, s = counted['ours']['total'], counted['stock']['total']
         out.append(f'instructions per request, {backend}: ours {o:.0f}, '
