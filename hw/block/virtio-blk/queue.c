@@ -351,7 +351,12 @@ static void queue_attach(VirtIOBlkQueue *q)
 
 void virtio_blk_queues_attach(VirtIOBlock *s)
 {
-    if (virtio_blk_in_kernel(s) || blk_in_drain(s->blk)) {
+    /*
+     * While ioeventfd stops, its waits may run drained sections of others: what
+     * is detached must not come back.
+     */
+    if (virtio_blk_in_kernel(s) || blk_in_drain(s->blk) ||
+        s->ioeventfd_stopping) {
         return;
     }
     for (unsigned i = 0; i < s->conf.num_queues; i++) {

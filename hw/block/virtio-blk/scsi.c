@@ -26,13 +26,17 @@
 /* ScsiIO: one SCSI command; pointers lead into the request's descriptors. */
 typedef struct ScsiIO {
     VirtIOBlockReq *req;
-    struct virtio_scsi_inhdr *inhdr;    /* guest memory, 16 bytes */
+    void *inhdr;                        /* guest memory, 16 bytes */
     uint8_t cdb[SCSI_CDB_MAX];          /* a copy: the guest can't change it */
 #ifdef CONFIG_LINUX
     struct sg_io_hdr sg;
     sg_iovec_t *iov;
 #endif
 } ScsiIO;
+
+/* The in-header is where the driver put it, aligned or not. */
+#define INHDR(inhdr, field) \
+    ((uint8_t *)(inhdr) + offsetof(struct virtio_scsi_inhdr, field))
 
 static void store32(VirtIOBlock *s, void *field, uint32_t value)
 {
@@ -50,13 +54,13 @@ static void scsi_finish(VirtIOBlockReq *req, uint8_t status)
     virtio_blk_req_finish(req, status, req->frame.in_len);
 }
 
-static void scsi_not_run(VirtIOBlockReq *req, struct virtio_scsi_inhdr *inhdr,
+static void scsi_not_run(VirtIOBlockReq *req, void *inhdr,
                          uint8_t status)
 {
     VirtIOBlkFrame *frame = &req->frame;
 
     iov_memset(frame->in, frame->in_num, 0, 0, frame->in_len);
-    store32(req->queue->dev, &inhdr->errors, SCSI_ERRORS_NOT_RUN);
+    store32(req->queue->dev, INHDR(inhdr, errors), SCSI_ERRORS_NOT_RUN);
     scsi_finish(req, status);
 }
 
@@ -84,10 +88,10 @@ static void scsi_done(void *opaque, int ret)
     /* Laid out as SCSI_IOCTL results: status, message, host, driver byte. */
     errors = sg->status | sg->msg_status << 8 | sg->host_status << 16 |
              (uint32_t)sg->driver_status << 24;
-    store32(s, &io->inhdr->errors, errors);
-    store32(s, &io->inhdr->residual, sg->resid);
-    store32(s, &io->inhdr->sense_len, sg->sb_len_wr);
-    store32(s, &io->inhdr->data_len, sg->dxfer_len);
+    store32(s, INHDR(io->inhdr, errors), errors);
+    store32(s, INHDR(io->inhdr, residual), sg->resid);
+    store32(s, INHDR(io->inhdr, sense_len), sg->sb_len_wr);
+    store32(s, INHDR(io->inhdr, data_len), sg->dxfer_len);
     scsi_finish(req, errors ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
 }
 
@@ -117,7 +121,7 @@ static bool scsi_map_data(ScsiIO *io)
     return true;
 }
 
-static void scsi_run(VirtIOBlockReq *req, struct virtio_scsi_inhdr *inhdr)
+static void scsi_run(VirtIOBlockReq *req, void *inhdr)
 {
     VirtIOBlock *s = req->queue->dev;
     VirtQueueElement *elem = &req->elem;
@@ -147,7 +151,7 @@ static void scsi_run(VirtIOBlockReq *req, struct virtio_scsi_inhdr *inhdr)
 
 #else
 
-static void scsi_run(VirtIOBlockReq *req, struct virtio_scsi_inhdr *inhdr)
+static void scsi_run(VirtIOBlockReq *req, void *inhdr)
 {
     scsi_not_run(req, inhdr, VIRTIO_BLK_S_UNSUPP);
 }
