@@ -87,8 +87,7 @@ static void round_plug(LifeVm *vm, LifeLoad *l, unsigned i)
     life_load_run(l, LOAD_RUN);
     life_unplug(vm);
     life_load_forget(l);
-    g_free(l->slots);
-    g_free(l);
+    life_load_free(l);
     life_drop_events(vm);
 }
 

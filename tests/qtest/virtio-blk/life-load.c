@@ -125,6 +125,12 @@ void life_load_settle(LifeLoad *l)
     }
 }
 
+void life_load_free(LifeLoad *l)
+{
+    g_free(l->slots);
+    g_free(l);
+}
+
 void life_load_end(LifeLoad *l)
 {
     life_load_settle(l);
@@ -134,8 +140,7 @@ void life_load_end(LifeLoad *l)
                              l->slots[i].seed);
         }
     }
-    g_free(l->slots);
-    g_free(l);
+    life_load_free(l);
 }
 
 void life_load_forget(LifeLoad *l)

@@ -130,8 +130,7 @@ static void test_loop(const LifeCase *c)
         life_load_run(l, 12);
         life_unplug(vm);
         life_load_forget(l);
-        g_free(l->slots);
-        g_free(l);
+        life_load_free(l);
         if (i == SETTLED) {
             fds = life_fds(vm);
             threads = life_threads(vm);

@@ -76,6 +76,38 @@ static void test_loop(const LifeCase *c)
     life_stop(vm);
 }
 
+/*
+ * A reset waits for the queues' threads; meanwhile a job may end, in a drained
+ * section.  The queues must not come back by that: before DRIVER_OK nothing may
+ * be taken from the rings (VIRTIO 1.4, 3.1.1).
+ */
+static void test_beside_job(const LifeCase *c)
+{
+    LifeVm *vm = life_start(c, &(LifeSpec) { .size = 1024 * 1024 });
+
+    life_qmp(vm, "{'execute': 'blockdev-add', 'arguments': {'driver': "
+             "'null-co', 'node-name': 'target', 'size': 1048576}}");
+    for (unsigned i = 0; i < 60; i++) {
+        VblkIo *io;
+
+        life_qmp(vm, "{'execute': 'blockdev-backup', 'arguments': {"
+                 "'job-id': 'j', 'device': '" VBLK_NODE "', "
+                 "'target': 'target', 'sync': 'full'}}");
+        g_usleep(i * 50);
+        vblk_reset(vm->v);
+        vblk_negotiate(vm->v);
+        vblk_queues_setup(vm->v);
+        io = life_write(vm, 0, 8 * i, i + 1);
+        vblk_publish(vm->v, 0);
+        life_untouched(vm, io, 1);
+        vblk_driver_ok(vm->v);
+        vblk_kick(vm->v, 0);
+        life_ok(vm, io);
+        vblk_expect_event(vm->v, "BLOCK_JOB_COMPLETED");
+    }
+    life_stop(vm);
+}
+
 /* A write that werror=stop parked, on each queue. */
 static LifeVm *start_stopped(const LifeCase *c, VblkIo **io)
 {
@@ -161,6 +193,7 @@ void life_add_reset_tests(void)
     life_add("reset/throttled", LIFE_PCI | LIFE_MMIO, test_throttled);
     life_add("reset/loop", LIFE_MAIN | LIFE_THREADS | LIFE_MMIO | LIFE_LEGACY |
              LIFE_NOEVENTFD, test_loop);
+    life_add("reset/beside-job", LIFE_THREADS, test_beside_job);
     life_add("reset/stopped", LIFE_PCI | LIFE_MMIO | LIFE_LEGACY,
              test_stopped);
     life_add("reset/stopped-system-reset", LIFE_SPLIT,

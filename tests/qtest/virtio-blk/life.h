@@ -209,6 +209,8 @@ void life_load_run(LifeLoad *l, unsigned n);
 void life_load_end(LifeLoad *l);
 /* Wait for all, load goes on with the next life_load_run(). */
 void life_load_settle(LifeLoad *l);
+/* The machine is gone, with requests of the load maybe. */
+void life_load_free(LifeLoad *l);
 /* The device was reset: forget all requests. */
 void life_load_forget(LifeLoad *l);
 /* Send a command, run the load, then take the (successful) answer. */

@@ -25,8 +25,7 @@ static LifeLoad *load_in_kernel(LifeVm *vm)
 static void drop_load(LifeLoad *l)
 {
     life_load_forget(l);
-    g_free(l->slots);
-    g_free(l);
+    life_load_free(l);
 }
 
 /* A load from the start to a good end, in the kernel. */

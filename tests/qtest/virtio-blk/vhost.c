@@ -731,6 +731,7 @@ static void test_abandoned(const LifeCase *c)
             vblk_expect_event(vm->v, "RESET");
         }
         life_load_forget(l);
+        life_load_free(l);
         life_stop(vm);
     }
     vhost_end(&h);
