@@ -128,37 +128,12 @@ static void uring_idle(VirtIOBlkQueue *q)
     }
 }
 
-/*
- * Can it be that data, even of other writes, did not reach the disk?  What the
- * host says before it writes into the page cache does not mean that.
- */
-static bool is_loss(int error)
-{
-    switch (error) {
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-    case EPERM:
-    case EINVAL:
-    case EOPNOTSUPP:
-    case EINTR:
-    case EAGAIN:
-        return false;
-    default:
-        return error > 0;
-    }
-}
-
 static void req_ended(VirtIOBlkQueue *q, VirtIOBlockReq *head, bool is_write,
                       size_t bytes, unsigned niov, int res)
 {
     VirtIOBlockReq *next;
 
     if (unlikely(res < 0 || res != bytes)) {
-        if (is_write && head->synced && is_loss(-res)) {
-            bdrv_posix_flush_failed(virtio_blk_plain_file(q->dev->plain),
-                                    -res);
-        }
         /* Whatever it was, the block layer finds out. */
         virtio_blk_engine_block.rw(head, is_write, niov);
         return;
@@ -413,11 +388,22 @@ static bool memory_fits(const QEMUIOVector *qiov, size_t align)
     return !(bits & (align - 1));
 }
 
-/* The size of all of it when the ring can take it, else 0. */
-static size_t fit(VirtIOBlockReq *head, const VirtIOBlkPlain *plain)
+/*
+ * The size of all of it when the ring can take it, else 0.
+ * @sync: a write that waits for the disk
+ */
+static size_t fit(VirtIOBlockReq *head, const VirtIOBlkPlain *plain, bool sync)
 {
     size_t bytes = 0;
 
+    if (sync && !plain->direct) {
+        /*
+         * Linux tells of data lost on the way from the page cache to one
+         * caller: of writes side by side, to the wrong one.  The block layer
+         * makes flushes of them, one at a time.
+         */
+        return 0;
+    }
     for (VirtIOBlockReq *req = head; req; req = req->merged) {
         if (plain->mem_align > 1 &&
             !memory_fits(&req->qiov, plain->mem_align)) {
@@ -512,7 +498,8 @@ static void engine_uring_rw(VirtIOBlockReq *head, bool is_write,
     VirtIOBlkPlain *plain = s->plain;
     uint64_t offset = virtio_blk_req_offset(head);
     uintptr_t tag = is_write ? TAG_WRITE : 0;
-    size_t bytes = fit(head, plain);
+    bool sync = is_write && virtio_blk_uring_syncs(s);
+    size_t bytes = fit(head, plain, sync);
     struct io_uring_sqe *sqe = bytes ? get_sqe(q->uring) : NULL;
 
     if (unlikely(!sqe)) {
@@ -530,8 +517,7 @@ static void engine_uring_rw(VirtIOBlockReq *head, bool is_write,
     }
     if (is_write) {
         virtio_blk_plain_will_write(plain, offset, bytes);
-        head->synced = virtio_blk_uring_syncs(s);
-        if (head->synced) {
+        if (sync) {
             sqe->rw_flags = RWF_DSYNC;
         }
     }

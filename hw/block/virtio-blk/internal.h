@@ -93,7 +93,6 @@ struct VirtIOBlockReq {
     BlockAcctCookie acct;
     bool account;                       /* it ended well: count it */
     size_t written;                     /* to the start of the payload */
-    bool synced;                        /* a write that waits for the disk */
     VirtIOBlockReq *merged;             /* next request of a merged one */
     unsigned pending;                   /* segments still running */
     int ret;                            /* first error of a segment */

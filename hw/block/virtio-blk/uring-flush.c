@@ -80,13 +80,14 @@ static void fsync_ended(VirtIOBlkUringOp *op, VirtIOBlkQueue *q, int res,
     VirtIOBlkUringFlush *f = container_of(op, VirtIOBlkUringFlush, op);
     BlockDriverState *bs = virtio_blk_plain_file(q->dev->plain);
     VirtIOBlockReq *head = f->running, *waiting = f->waiting;
+    bool others;
 
     f->running = NULL;
     f->waiting = NULL;
     if (tried && res < 0) {
         bdrv_posix_flush_failed(bs, -res);
     }
-    bdrv_bypass_flush_end(bs, f->gen, res);
+    others = bdrv_bypass_flush_end(bs, f->gen, res);
     trace_virtio_blk_engine_flush(virtio_blk_vdev(q->dev), tried, res);
     if (tried) {
         answer(head, res);
@@ -94,7 +95,8 @@ static void fsync_ended(VirtIOBlkUringOp *op, VirtIOBlkQueue *q, int res,
         pass_on(head);
     }
     if (waiting) {
-        if (!start(q, waiting)) {
+        /* Those of other threads have their turn. */
+        if (others || !start(q, waiting)) {
             pass_on(waiting);
         }
         virtio_blk_engine_inactive(q);

@@ -15,6 +15,8 @@
 #include "life.h"
 
 #define DISK_SIZE       (4 * 1024 * 1024)
+#define BLOCKS          "\"logical_block_size\":4096," \
+                        "\"physical_block_size\":4096,"
 
 typedef struct Rig {
     VblkBadfs badfs;
@@ -237,8 +239,7 @@ static void test_direct(const void *data)
     Rig r;
 
     if (!rig_start(&r, data, ",cache.direct=on",
-                   "\"werror\":\"report\",\"logical_block_size\":4096,"
-                   "\"physical_block_size\":4096,")) {
+                   BLOCKS "\"werror\":\"report\",")) {
         return;
     }
     write_ok(&r, 0, 1);
@@ -292,28 +293,54 @@ static void test_for_ever(const void *data)
 }
 
 /*
- * Without a cache a write brings the news that a flush would: other writes may
- * be lost as well.
+ * Without a cache a write is one and a flush, whose errors are final; what the
+ * write itself says is not.
  */
 static void test_synced_write(const void *data)
 {
+    const Way *way = data;
+    g_autofree char *json = g_strdup_printf("\"werror\":\"report\","
+                                            "\"write-cache\":\"off\","
+                                            "\"io-engine\":\"%s\",",
+                                            way->engine);
     Rig r;
 
-    if (!rig_start(&r, data, "",
-                   "\"werror\":\"report\",\"write-cache\":\"off\",")) {
+    if (!rig_start(&r, &one_queue, way->opts, json)) {
         return;
     }
+    assert_engine(&r, way->engine);
     write_ok(&r, 0, 1);
-    g_assert_cmpint(vblk_badfs_count(&r.badfs, "dsync"), ==, 1);
-    /* No room is not a loss. */
+    write_ok(&r, 0, 2);
+    g_assert_cmpint(fsyncs(&r), ==, 2);
+    g_assert_cmpint(vblk_badfs_count(&r.badfs, "dirty"), ==, 0);
     vblk_badfs_ctl(&r.badfs, "fault write 28 -1\n");
     life_ioerr(r.vm, life_write_kick(r.vm, 0, 64, 2));
     vblk_badfs_ctl(&r.badfs, "clear\n");
     write_ok(&r, 0, 3);
-    vblk_badfs_ctl(&r.badfs, "fault write 5 1\n");
+    vblk_badfs_ctl(&r.badfs, "fault fsync 5 1\n");
     life_ioerr(r.vm, life_write_kick(r.vm, 0, 64, 4));
-    life_ioerr(r.vm, flush_kick(&r, 0));
     life_ioerr(r.vm, life_write_kick(r.vm, 0, 64, 5));
+    life_ioerr(r.vm, flush_kick(&r, 0));
+    g_assert_cmpint(fsyncs(&r), ==, 4);
+    rig_stop(&r);
+}
+
+/* Past the page cache there is RWF_DSYNC, and an error is its write's own. */
+static void test_synced_direct(const void *data)
+{
+    Rig r;
+
+    if (!rig_start(&r, data, ",cache.direct=on",
+                   BLOCKS "\"werror\":\"report\",\"write-cache\":\"off\",")) {
+        return;
+    }
+    write_ok(&r, 0, 1);
+    g_assert_cmpint(vblk_badfs_count(&r.badfs, "dsync"), ==, 1);
+    g_assert_cmpint(vblk_badfs_count(&r.badfs, "dirty"), ==, 0);
+    vblk_badfs_ctl(&r.badfs, "fault write 5 2\n");
+    life_ioerr(r.vm, life_write_kick(r.vm, 0, 64, 2));
+    write_ok(&r, 0, 3);
+    g_assert_cmpint(fsyncs(&r), ==, 0);
     rig_stop(&r);
 }
 
@@ -338,7 +365,12 @@ void vblk_add_engine_flush_tests(void)
         g_autofree char *name = g_strdup_printf("faults/flush/for-ever/%s",
                                                 ways[i].name);
 
+        g_autofree char *synced = g_strdup_printf("faults/flush/synced/%s",
+                                                  ways[i].name);
+
         vblk_add_data(name, &ways[i], test_for_ever);
+        vblk_add_data(synced, &ways[i], test_synced_write);
     }
-    vblk_add_data("faults/flush/synced-write", &one_queue, test_synced_write);
+    vblk_add_data("faults/flush/synced-direct", &one_queue,
+                  test_synced_direct);
 }
