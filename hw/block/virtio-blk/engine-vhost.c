@@ -208,6 +208,19 @@ static bool rings_unused(VirtIOBlock *s)
 
 /* ---- statistics ---- */
 
+/*
+ * A flush failed, or a write that was one as well: with a page cache no later
+ * one can be believed, whoever makes it.
+ */
+static void note_loss(VirtIOBlock *s, unsigned kind, int error)
+{
+    if (virtio_blk_in_kernel(s) &&
+        (kind == VHOST_BLK_STAT_FLUSH ||
+         (kind != VHOST_BLK_STAT_READ && !blk_enable_write_cache(s->blk)))) {
+        bdrv_posix_flush_failed(virtio_blk_plain_file(s->plain), error);
+    }
+}
+
 static void count_kind(VirtIOBlock *s, unsigned kind,
                        const struct vhost_blk_stat_kind *now,
                        const struct vhost_blk_stat_kind *before, int error)
@@ -226,6 +239,7 @@ static void count_kind(VirtIOBlock *s, unsigned kind,
                    now->invalid - before->invalid,
                    now->time_ns - before->time_ns);
     if (now->failed != before->failed) {
+        note_loss(s, kind, error);
         blk_error_action(s->blk, BLOCK_ERROR_ACTION_REPORT,
                          kind == VHOST_BLK_STAT_READ, error);
     }
@@ -543,6 +557,7 @@ static void ring_error(EventNotifier *notifier)
     struct vhost_virtqueue *vq = container_of(notifier, struct vhost_virtqueue,
                                               error_notifier);
     VirtIOBlkVhost *v = container_of(vq->dev, VirtIOBlkVhost, hdev);
+    VirtIOBlock *s = v->dev;
 
     if (!event_notifier_test_and_clear(notifier)) {
         return;
@@ -550,7 +565,10 @@ static void ring_error(EventNotifier *notifier)
     if (count_queues(v)) {
         /* The request is in the ring still: let the front end judge it. */
         v->failed = true;
-        virtio_blk_vhost_leave(v->dev, "the kernel refuses a ring");
+        virtio_blk_vhost_leave(s, "the kernel refuses a ring");
+    } else if (virtio_blk_in_kernel(s) &&
+               bdrv_posix_flush_error(virtio_blk_plain_file(s->plain))) {
+        virtio_blk_vhost_leave(s, "a flush failed");
     }
 }
 

@@ -13,6 +13,7 @@
 #include "qemu/osdep.h"
 #include "badfs.h"
 #include "life.h"
+#include "vhost.h"
 
 #define DISK_SIZE       (4 * 1024 * 1024)
 #define BLOCKS          "\"logical_block_size\":4096," \
@@ -292,6 +293,33 @@ static void test_for_ever(const void *data)
     rig_stop(&r);
 }
 
+/* One that failed in the kernel must not succeed in QEMU. */
+static void test_vhost(const void *data)
+{
+    g_autofree char *nodes = NULL;
+    Vhost h;
+    Rig r;
+
+    if (!vhost_begin_fake(&h, NULL)) {
+        return;
+    }
+    vblk_badfs_begin(&r.badfs, DISK_SIZE);
+    nodes = g_strdup_printf("-blockdev driver=file,node-name=" VBLK_NODE
+                            ",filename=%s/disk", r.badfs.dir);
+    r.vm = vhost_start(&h, data, (LifeSpec) { .blockdev = nodes });
+    vhost_wait_engine(r.vm, "vhost");
+    write_ok(&r, 0, 1);
+    vblk_badfs_ctl(&r.badfs, "fault fsync 5 1\n");
+    life_ioerr(r.vm, flush_kick(&r, 0));
+    vhost_wait_engine(r.vm, "block");
+    life_ioerr(r.vm, flush_kick(&r, 0));
+    g_assert_cmpint(fsyncs(&r), ==, 1);
+    vhost_assert_userspace(r.vm);
+    write_ok(&r, 0, 2);
+    rig_stop(&r);
+    vhost_end(&h);
+}
+
 /*
  * Without a cache a write is one and a flush, whose errors are final; what the
  * write itself says is not.
@@ -360,6 +388,7 @@ void vblk_add_engine_flush_tests(void)
     vblk_add_data("faults/flush/drain/iothread", &one_queue, test_drain);
     vblk_add_data("faults/flush/two-fail", &two, test_two_fail);
     vblk_add_data("faults/flush/block-fails", &two, test_block_fails);
+    vblk_add_data("faults/flush/vhost", &one_queue, test_vhost);
     vblk_add_data("faults/flush/direct", &one_queue, test_direct);
     for (unsigned i = 0; i < ARRAY_SIZE(ways); i++) {
         g_autofree char *name = g_strdup_printf("faults/flush/for-ever/%s",
