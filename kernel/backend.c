@@ -137,6 +137,33 @@ static void vblk_submit_bio(struct vblk_req *req)
 	submit_bio(bio);
 }
 
+/* Is the page cache between the requests and the medium? */
+static bool vblk_is_cached(const struct vblk_backend *backend)
+{
+	return !(backend->file->f_flags & O_DIRECT);
+}
+
+/*
+ * What the page cache could not write back is told of once, to one of those who
+ * ask side by side.  So they ask one by one, and after the first error nobody
+ * is told that all is well until all queues have stopped.
+ */
+static int vblk_sync(struct vblk_req *req)
+{
+	struct vblk_dev *dev = req->q->dev;
+	struct file *file = req->backend->file;
+	int r;
+
+	if (!vblk_is_cached(req->backend))
+		return vfs_fsync(file, 1);
+	mutex_lock(&dev->sync_lock);
+	if (!dev->lost)
+		dev->lost = vfs_fsync(file, 1);
+	r = dev->lost;
+	mutex_unlock(&dev->sync_lock);
+	return r;
+}
+
 static void vblk_prepare_iocb(struct vblk_req *req)
 {
 	struct file *file = req->backend->file;
@@ -145,7 +172,8 @@ static void vblk_prepare_iocb(struct vblk_req *req)
 	req->iocb.ki_filp = file;
 	req->iocb.ki_pos = req->pos + req->moved;
 	req->iocb.ki_flags = iocb_flags(file) & ~IOCB_APPEND;
-	if (req->op == VBLK_WRITE && req->fua)
+	if (req->op == VBLK_WRITE && req->fua &&
+	    !vblk_is_cached(req->backend))
 		req->iocb.ki_flags |= IOCB_DSYNC;
 }
 
@@ -261,6 +289,12 @@ static ssize_t vblk_move_waiting(struct vblk_req *req)
 	file_start_write(file);
 	r = vblk_call_file(req);
 	file_end_write(file);
+	if (r > 0 && req->fua && vblk_is_cached(req->backend)) {
+		int error = vblk_sync(req);
+
+		if (error)
+			r = error;
+	}
 	return r;
 }
 
@@ -376,7 +410,7 @@ static long vblk_change_ranges(struct vblk_req *req)
 	for (i = 0; i < req->nr_ranges && !r; i++)
 		r = vblk_change_range(req, &req->ranges[i]);
 	if (!r && req->fua)
-		r = vfs_fsync(req->backend->file, 1);
+		r = vblk_sync(req);
 	return r;
 }
 
@@ -393,7 +427,7 @@ void vblk_backend_run(struct work_struct *work)
 		r = vblk_move_waiting(req);
 		break;
 	case VBLK_FLUSH:
-		r = vfs_fsync(req->backend->file, 1);
+		r = vblk_sync(req);
 		break;
 	default:
 		r = vblk_change_ranges(req);

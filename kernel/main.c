@@ -31,6 +31,7 @@ static int vblk_open(struct inode *inode, struct file *file)
 	if (!dev)
 		return -ENOMEM;
 	i = 0;
+	mutex_init(&dev->sync_lock);
 	/* of its own: one disk that blocks is no trouble for the others */
 	dev->wq = alloc_workqueue("vhost-blk", WQ_UNBOUND, 0);
 	if (!dev->wq)
@@ -204,6 +205,16 @@ static long vblk_get_stats(struct vblk_dev *dev, void __user *argp)
 	return copy_to_user(argp, &stats, sizeof(stats)) ? -EFAULT : 0;
 }
 
+static bool vblk_any_backend(struct vblk_dev *dev)
+{
+	int i;
+
+	for (i = 0; i < VBLK_MAX_QUEUES; i++)
+		if (dev->queues[i]->backend)
+			return true;
+	return false;
+}
+
 static long vblk_set_backend(struct vblk_dev *dev, void __user *argp)
 {
 	struct vblk_backend *backend;
@@ -226,6 +237,8 @@ static long vblk_set_backend(struct vblk_dev *dev, void __user *argp)
 	if (!r)
 		r = vblk_queue_stop(q, true);
 	if (!r) {
+		if (!vblk_any_backend(dev))
+			dev->lost = 0;
 		mutex_lock(&q->vq.mutex);
 		q->limits = dev->limits;
 		mutex_unlock(&q->vq.mutex);

@@ -93,6 +93,8 @@ struct vblk_dev {
 	struct vhost_blk_limits limits;	/* vdev.mutex */
 	bool have_limits;
 	char serial[VHOST_BLK_SERIAL_LEN];
+	struct mutex sync_lock;
+	int lost;			/* under it: a sync failed, see there */
 };
 
 struct vblk_req {

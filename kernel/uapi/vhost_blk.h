@@ -118,6 +118,11 @@ struct vhost_blk_stats {
  * running queue in the same way.  A stop fails with EAGAIN when the used ring
  * waits for an IOTLB entry (answer the miss, then repeat) and with EINTR when
  * the caller is being killed.
+ *
+ * Where the file is not opened with O_DIRECT a flush that fails makes all later
+ * ones fail, and writes with the cache off, until all queues have stopped: the
+ * page cache tells of what was lost once.  The caller should not start them on
+ * that file again.
  */
 #define VHOST_BLK_SET_BACKEND _IOW(VHOST_VIRTIO, 0xFF, struct vhost_vring_file)
 

@@ -120,6 +120,8 @@ if want delay; then
         "129024 2048 error"
     some fork,host-cache,io-error,late-log
     on delay /dev/mapper/vblk-delay direct late late-data bad-end
+    some lost
+    on delay-cached /dev/mapper/vblk-delay bad-end
     unmapped delay
 fi
 if want flakey; then

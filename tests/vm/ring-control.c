@@ -963,6 +963,32 @@ static void test_io_error(void)
     device_close(dev);
 }
 
+/*
+ * A flush that failed must not succeed when it is tried again, on any queue:
+ * what the page cache has lost it tells of once.
+ */
+static void test_lost(void)
+{
+    Device *dev = device_open(0);
+    Queue *q = queue_start(dev, 0, 64), *other = queue_start(dev, 1, 64);
+    uint64_t bad = backend.size / 512 - 2048;
+
+    if (!backend.bad_end) {
+        not_here();
+    }
+    CHECK(simple(q, VIRTIO_BLK_T_OUT, 64, 4096) == 0, "OUT");
+    CHECK(simple(q, VIRTIO_BLK_T_FLUSH, 0, 0) == 0, "FLUSH");
+    CHECK(simple(q, VIRTIO_BLK_T_OUT, bad, 4096) == 0, "OUT to the cache");
+    CHECK(simple(q, VIRTIO_BLK_T_FLUSH, 0, 0) == VIRTIO_BLK_S_IOERR,
+          "a flush of what is lost is answered well");
+    CHECK(simple(q, VIRTIO_BLK_T_FLUSH, 0, 0) == VIRTIO_BLK_S_IOERR,
+          "the second flush is answered well");
+    CHECK(simple(other, VIRTIO_BLK_T_FLUSH, 0, 0) == VIRTIO_BLK_S_IOERR,
+          "another queue's flush is answered well");
+    CHECK(simple(q, VIRTIO_BLK_T_OUT, 64, 4096) == 0, "OUT");
+    device_close(dev);
+}
+
 static void test_reset_owner(void)
 {
     Device *dev = device_open(0);
@@ -1041,6 +1067,7 @@ const Test control_tests[] = {
     { "set-read-only", test_set_read_only },
     { "fork", test_fork },
     { "io-error", test_io_error },
+    { "lost", test_lost },
     { "reset-owner", test_reset_owner },
     { "zz-removal", test_removal },
     {}
