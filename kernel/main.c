@@ -205,7 +205,7 @@ static long vblk_get_stats(struct vblk_dev *dev, void __user *argp)
 	return copy_to_user(argp, &stats, sizeof(stats)) ? -EFAULT : 0;
 }
 
-static bool vblk_any_backend(struct vblk_dev *dev)
+static bool vblk_running(struct vblk_dev *dev)
 {
 	int i;
 
@@ -237,7 +237,7 @@ static long vblk_set_backend(struct vblk_dev *dev, void __user *argp)
 	if (!r)
 		r = vblk_queue_stop(q, true);
 	if (!r) {
-		if (!vblk_any_backend(dev))
+		if (!vblk_running(dev))
 			dev->lost = 0;
 		mutex_lock(&q->vq.mutex);
 		q->limits = dev->limits;
@@ -256,16 +256,6 @@ static int vblk_init_iotlb(struct vhost_dev *vdev)
 #else
 	return vhost_init_device_iotlb(vdev);
 #endif
-}
-
-static bool vblk_running(struct vblk_dev *dev)
-{
-	int i;
-
-	for (i = 0; i < VBLK_MAX_QUEUES; i++)
-		if (dev->queues[i]->backend)
-			return true;
-	return false;
 }
 
 static void vblk_drop_iotlb(struct vblk_dev *dev)
