@@ -45,9 +45,7 @@ void virtio_blk_cmd_flush(VirtIOBlockReq *req)
     if (!engine->flush || !engine->flush(req)) {
         virtio_blk_flush_by_block(req);
     }
-    if (engine->leave) {
-        engine->leave(q);
-    }
+    virtio_blk_engine_leave(engine, q);
 }
 
 /* VIRTIO 1.4, 5.2.6: 20 bytes, padded with NUL, unterminated when full. */
@@ -117,9 +115,7 @@ static void segments_submit(VirtIOBlockReq *req, const VirtIOBlkRange *ranges,
     for (unsigned i = 0; i < num; i++) {
         submit(req, engine, &ranges[i]);
     }
-    if (engine->leave) {
-        engine->leave(q);
-    }
+    virtio_blk_engine_leave(engine, q);
 }
 
 /*

@@ -354,9 +354,18 @@ bool virtio_blk_engine_busy(VirtIOBlock *s);
 
 /*
  * virtio_blk_engine_enter: the engine for some requests, in the queue's
- * thread.  Its leave(), if it has one, must follow.
+ * thread.  virtio_blk_engine_leave() must follow.
  */
 const VirtIOBlkEngine *virtio_blk_engine_enter(VirtIOBlkQueue *q);
+
+/* virtio_blk_engine_leave: that was all; likewise. */
+static inline void virtio_blk_engine_leave(const VirtIOBlkEngine *engine,
+                                           VirtIOBlkQueue *q)
+{
+    if (engine->leave) {
+        engine->leave(q);
+    }
+}
 
 /*
  * virtio_blk_engine_inactive: take one from q->fast_active, and wake whoever

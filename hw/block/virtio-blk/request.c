@@ -198,9 +198,7 @@ void virtio_blk_batch_submit(VirtIOBlkQueue *q, VirtIOBlkBatch *batch)
         engine->rw(batch->item[start].opaque, batch->is_write, niov);
     }
     virtio_blk_batch_init(batch);
-    if (engine->leave) {
-        engine->leave(q);
-    }
+    virtio_blk_engine_leave(engine, q);
 }
 
 /* Why a read or write can't run, or VIRTIO_BLK_S_OK. */
