@@ -16,8 +16,6 @@
 #include "vhost.h"
 
 #define DISK_SIZE       (4 * 1024 * 1024)
-#define BLOCKS          "\"logical_block_size\":4096," \
-                        "\"physical_block_size\":4096,"
 
 typedef struct Rig {
     VblkBadfs badfs;
@@ -80,13 +78,6 @@ static void wait_count(Rig *r, const char *name, unsigned n)
     }
 }
 
-static void assert_engine(Rig *r, const char *engine)
-{
-    g_autofree char *now = vblk_qom_str(r->vm->v, "engine");
-
-    g_assert_cmpstr(now, ==, engine);
-}
-
 /* ---- who shares a flush ---- */
 
 /*
@@ -133,7 +124,7 @@ static void test_share(const void *data)
     }
     g_assert_cmpint(fsyncs(&r), ==, 2);
     g_assert_cmpint(vblk_badfs_count(&r.badfs, "dirty"), ==, 0);
-    assert_engine(&r, "io_uring");
+    life_assert_engine(r.vm, "io_uring");
     rig_stop(&r);
 }
 
@@ -173,7 +164,7 @@ static void test_drain(const void *data)
     life_qmp(r.vm, "{'execute': 'stop'}");
     life_ok(r.vm, first);
     life_cont(r.vm);
-    assert_engine(&r, "io_uring");
+    life_assert_engine(r.vm, "io_uring");
     life_ok(r.vm, later);
     g_assert_cmpint(fsyncs(&r), ==, 2);
     g_assert_cmpint(vblk_badfs_count(&r.badfs, "dirty"), ==, 0);
@@ -211,7 +202,7 @@ static void test_two_fail(const void *data)
     life_assert_read(r.vm, 1, 3 * LIFE_SECTORS, 3);
     life_qmp(r.vm, "{'execute': 'stop'}");
     life_cont(r.vm);
-    assert_engine(&r, "block");
+    life_assert_engine(r.vm, "block");
     rig_stop(&r);
 }
 
@@ -240,7 +231,7 @@ static void test_direct(const void *data)
     Rig r;
 
     if (!rig_start(&r, data, ",cache.direct=on",
-                   BLOCKS "\"werror\":\"report\",")) {
+                   LIFE_BLOCKS "\"werror\":\"report\",")) {
         return;
     }
     write_ok(&r, 0, 1);
@@ -248,7 +239,7 @@ static void test_direct(const void *data)
     life_ioerr(r.vm, flush_kick(&r, 0));
     life_ok(r.vm, flush_kick(&r, 0));
     g_assert_cmpint(fsyncs(&r), ==, 2);
-    assert_engine(&r, "io_uring");
+    life_assert_engine(r.vm, "io_uring");
     rig_stop(&r);
 }
 
@@ -278,7 +269,7 @@ static void test_for_ever(const void *data)
     if (!rig_start(&r, &one_queue, way->opts, json)) {
         return;
     }
-    assert_engine(&r, way->engine);
+    life_assert_engine(r.vm, way->engine);
     write_ok(&r, 0, 1);
     vblk_badfs_ctl(&r.badfs, "fault fsync 5 1\n");
     io = flush_kick(&r, 0);
@@ -336,7 +327,7 @@ static void test_synced_write(const void *data)
     if (!rig_start(&r, &one_queue, way->opts, json)) {
         return;
     }
-    assert_engine(&r, way->engine);
+    life_assert_engine(r.vm, way->engine);
     write_ok(&r, 0, 1);
     write_ok(&r, 0, 2);
     g_assert_cmpint(fsyncs(&r), ==, 2);
@@ -359,7 +350,8 @@ static void test_synced_direct(const void *data)
     Rig r;
 
     if (!rig_start(&r, data, ",cache.direct=on",
-                   BLOCKS "\"werror\":\"report\",\"write-cache\":\"off\",")) {
+                   LIFE_BLOCKS
+                   "\"werror\":\"report\",\"write-cache\":\"off\",")) {
         return;
     }
     write_ok(&r, 0, 1);

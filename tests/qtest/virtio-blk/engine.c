@@ -31,7 +31,7 @@ bool vblk_kernel_has_uring(void)
     return true;
 }
 
-static void assert_engine(LifeVm *vm, const char *engine)
+void life_assert_engine(LifeVm *vm, const char *engine)
 {
     g_autofree char *now = vblk_qom_str(vm->v, "engine");
     g_autofree char *why = vblk_qom_str(vm->v, "engine-reason");
@@ -108,7 +108,7 @@ static void test_choice(const void *data)
         vm = life_start(&c, &(LifeSpec) {
             .blockdev = nodes, .json = choice->json,
         });
-        assert_engine(vm, choice->engine);
+        life_assert_engine(vm, choice->engine);
         vblk_check_io(vm->v, 0);
         life_stop(vm);
     }
@@ -124,20 +124,20 @@ static void test_started(const LifeCase *c)
         return;
     }
     vm = life_start(c, &(LifeSpec) { .no_setup = true });
-    assert_engine(vm, "block");
+    life_assert_engine(vm, "block");
     vblk_attach(vm->v);
     vblk_setup(vm->v);
-    assert_engine(vm, "io_uring");
+    life_assert_engine(vm, "io_uring");
     vblk_check_io(vm->v, 0);
     vblk_reset(vm->v);
-    assert_engine(vm, "block");
+    life_assert_engine(vm, "block");
     life_setup(vm);
-    assert_engine(vm, "io_uring");
+    life_assert_engine(vm, "io_uring");
     vblk_check_io(vm->v, 0);
     life_qmp(vm, "{'execute': 'stop'}");
-    assert_engine(vm, "block");
+    life_assert_engine(vm, "block");
     life_cont(vm);
-    assert_engine(vm, "io_uring");
+    life_assert_engine(vm, "io_uring");
     vblk_check_io(vm->v, 0);
     life_stop(vm);
 }
@@ -153,11 +153,11 @@ static void test_switch(const LifeCase *c)
         return;
     }
     vm = life_start(c, &(LifeSpec) { 0 });
-    assert_engine(vm, "io_uring");
+    life_assert_engine(vm, "io_uring");
     life_qmp(vm, "{'execute': 'blockdev-snapshot-sync', 'arguments': {"
              "'node-name': %s, 'snapshot-file': %s, 'snapshot-node-name': "
              "'ov0', 'format': 'qcow2'}}", VBLK_NODE, file);
-    assert_engine(vm, "block");
+    life_assert_engine(vm, "block");
     vblk_check_io(vm->v, 0);
     life_qmp(vm, "{'execute': 'block-commit', 'arguments': {'job-id': 'j0', "
              "'device': 'ov0', 'auto-finalize': true}}");
@@ -165,7 +165,7 @@ static void test_switch(const LifeCase *c)
     life_qmp(vm, "{'execute': 'block-job-complete', 'arguments': {"
              "'device': 'j0'}}");
     qobject_unref(vblk_event(vm->v, "BLOCK_JOB_COMPLETED", 10000));
-    assert_engine(vm, "io_uring");
+    life_assert_engine(vm, "io_uring");
     vblk_check_io(vm->v, 0);
     life_stop(vm);
     unlink(file);
@@ -205,13 +205,13 @@ static void test_bitmap(const LifeCase *c)
         return;
     }
     vm = life_start(c, &(LifeSpec) { 0 });
-    assert_engine(vm, "io_uring");
+    life_assert_engine(vm, "io_uring");
     life_ok(vm, life_write_kick(vm, 0, 0, 1));
     for (unsigned i = 0; i < ARRAY_SIZE(nodes); i++) {
         life_qmp(vm, "{'execute': 'block-dirty-bitmap-add', 'arguments': {"
                  "'node': %s, 'name': 'b0', 'granularity': 4096}}", nodes[i]);
     }
-    assert_engine(vm, "io_uring");
+    life_assert_engine(vm, "io_uring");
     life_ok(vm, life_write_kick(vm, 0, 800, 2));
     life_ok(vm, life_write_kick(vm, 0, 1600, 3));
     life_assert_read(vm, 0, 2400, 0);
@@ -233,7 +233,7 @@ static void test_threshold(const LifeCase *c)
     vm = life_start(c, &(LifeSpec) { 0 });
     life_qmp(vm, "{'execute': 'block-set-write-threshold', 'arguments': {"
              "'node-name': 'file0', 'write-threshold': 1048576}}");
-    assert_engine(vm, "io_uring");
+    life_assert_engine(vm, "io_uring");
     life_ok(vm, life_write_kick(vm, 0, 0, 1));
     g_assert_true(vblk_no_event(vm->v, "BLOCK_WRITE_THRESHOLD", 20));
     life_ok(vm, life_write_kick(vm, 0, 2048, 1));
@@ -251,22 +251,13 @@ static void test_threshold(const LifeCase *c)
 /* How many flushes reached the host, by the engine's trace. */
 static unsigned host_flushes(const char *log)
 {
-    g_autofree char *text = NULL;
-    unsigned n = 0;
-
-    g_assert_true(g_file_get_contents(log, &text, NULL, NULL));
-    for (char *at = text; (at = strstr(at, "virtio_blk_engine_flush ")); at++) {
-        n++;
-    }
-    return n;
+    return life_count_words(log, "virtio_blk_engine_flush ");
 }
 
 static void flush(LifeVm *vm)
 {
-    VblkIo *io = vblk_io(vm->v, 0, VIRTIO_BLK_T_FLUSH, 0, NULL, 0);
-
-    vblk_kick(vm->v, 0);
-    life_ok(vm, io);
+    g_assert_cmpint(vblk_cmd(vm->v, 0, VIRTIO_BLK_T_FLUSH, 0, NULL, 0, NULL),
+                    ==, VIRTIO_BLK_S_OK);
 }
 
 /*
@@ -286,7 +277,7 @@ static void test_flush(const LifeCase *c)
 
     if (vblk_kernel_has_uring()) {
         vm = life_start(c, &(LifeSpec) { .blockdev = nodes, .args = args });
-        assert_engine(vm, "io_uring");
+        life_assert_engine(vm, "io_uring");
         for (unsigned i = 1; i < 4; i++) {
             life_ok(vm, life_write_kick(vm, 0, 8 * i, i));
             flush(vm);

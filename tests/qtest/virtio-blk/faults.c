@@ -108,7 +108,7 @@ static void start(Rig *r)
     const Cells *c = r->cells;
     const LifeCase life = { "faults", VBLK_PCI_MODERN, .threads = 1,
                             .queues = 1 };
-    g_autofree char *nodes = NULL, *json = NULL, *engine = NULL;
+    g_autofree char *nodes = NULL, *json = NULL;
 
     vblk_badfs_begin(&r->badfs, DISK_SIZE);
     /* No page cache: its state after a failed flush is for ever unknown. */
@@ -122,8 +122,7 @@ static void start(Rig *r)
                            c->op == OP_READ ? "rerror" : "werror",
                            policies[c->policy], BLOCK, BLOCK);
     r->vm = life_start(&life, &(LifeSpec) { .blockdev = nodes, .json = json });
-    engine = vblk_qom_str(r->vm->v, "engine");
-    g_assert_cmpstr(engine, ==, engines[c->uring]);
+    life_assert_engine(r->vm, engines[c->uring]);
 }
 
 /* ---- one cell ---- */

@@ -641,3 +641,15 @@ unsigned life_cpu_ms(LifeVm *vm)
                            "%lu %lu", &utime, &stime), ==, 2);
     return (utime + stime) * 1000 / sysconf(_SC_CLK_TCK);
 }
+
+unsigned life_count_words(const char *file, const char *words)
+{
+    g_autofree char *text = NULL;
+    unsigned n = 0;
+
+    g_assert_true(g_file_get_contents(file, &text, NULL, NULL));
+    for (char *at = text; (at = strstr(at, words)); at++) {
+        n++;
+    }
+    return n;
+}

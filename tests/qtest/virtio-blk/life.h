@@ -16,6 +16,9 @@
 
 #define LIFE_BLOCK          4096        /* bytes of one request */
 #define LIFE_SECTORS        (LIFE_BLOCK / VBLK_SECTOR)
+/* For -device: blocks of that size, which direct I/O needs on some disks. */
+#define LIFE_BLOCKS         "\"logical_block_size\":4096," \
+                            "\"physical_block_size\":4096,"
 #define LIFE_DELAY_MS       400         /* of a LIFE_SLOW() rule */
 #define LIFE_LOAD_SECTOR    16384       /* where the load's area begins */
 #define LIFE_DISK_SIZE      (32 * 1024 * 1024)
@@ -221,6 +224,10 @@ void life_load_event(LifeLoad *l, const char *event, unsigned busy);
 
 /* Does the kernel let this user have a ring?  Skips the test if not. */
 bool vblk_kernel_has_uring(void);
+/* Is @engine, with a reason that fits, the one in use? */
+void life_assert_engine(LifeVm *vm, const char *engine);
+/* How often a file, such as the log of -D, has these words. */
+unsigned life_count_words(const char *file, const char *words);
 
 /* From /proc: open files, threads, and CPU time in ms of the QEMU process. */
 unsigned life_fds(LifeVm *vm);

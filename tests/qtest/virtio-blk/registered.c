@@ -20,8 +20,6 @@
 #define MACHINE_ARGS    "-m 96,slots=2,maxmem=1G"
 #define DIMM            (128 * MiB)
 /* Direct I/O on tmpfs is by pages. */
-#define BLOCKS          "\"logical_block_size\":4096," \
-                        "\"physical_block_size\":4096,"
 #define ON              "\"register-memory\":\"on\","
 #define OFF             "\"register-memory\":\"off\","
 #define MEMORY_EVENTS   "-trace virtio_blk_pinned -D "
@@ -84,7 +82,7 @@ static char *new_image(void)
 static void rig_start(Rig *r, const LifeCase *c, LifeSpec spec)
 {
     g_autofree char *engine = NULL;
-    g_autofree char *json = g_strdup_printf(BLOCKS "%s", spec.json ?: "");
+    g_autofree char *json = g_strdup_printf(LIFE_BLOCKS "%s", spec.json ?: "");
 
     if (!r->image) {
         r->image = new_image();
