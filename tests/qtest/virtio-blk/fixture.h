@@ -458,6 +458,7 @@ void vblk_add_engine_range_tests(void);
 void vblk_add_engine_flip_tests(void);
 void vblk_add_memory_tests(void);
 void vblk_add_registered_tests(void);
+void vblk_add_register_tests(void);
 void vblk_add_oom_tests(void);
 void vblk_add_chaos_tests(void);
 void vblk_add_sandbox_tests(void);

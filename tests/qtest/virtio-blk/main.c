@@ -121,6 +121,7 @@ int main(int argc, char **argv)
     vblk_add_engine_flip_tests();
     vblk_add_memory_tests();
     vblk_add_registered_tests();
+    vblk_add_register_tests();
     vblk_add_oom_tests();
     vblk_add_chaos_tests();
     vblk_add_sandbox_tests();

@@ -797,65 +797,6 @@ static void test_hole_large(const VblkVariant *variant)
     vblk_stop(v);
 }
 
-/* A read into the device's own doorbells must not confuse it. */
-static void test_own_registers(const VblkVariant *variant)
-{
-    VblkOpts o = vblk_opts(variant);
-    Vblk *v = vblk_start(&o);
-    uint64_t where[] = {
-        v->bar.addr + v->notify, v->bar.addr + v->device,
-        v->bar.addr + v->isr,
-    };
-
-    for (unsigned i = 0; i < ARRAY_SIZE(where); i++) {
-        VblkChain c = {};
-
-        vblk_chain_header(v, &c, VIRTIO_BLK_T_IN, 0);
-        c.in[c.nin++] = (VblkSeg) { where[i], VBLK_SECTOR };
-        vblk_chain_status(v, &c);
-        vblk_chain_submit(v, 0, &c);
-        vblk_kick(v, 0);
-        g_usleep(20000);
-        recover(v);
-    }
-    vblk_stop(v);
-}
-
-/*
- * A read into the device's own status register, that is: a reset by the very
- * request that it waits for.  Stock waits for ever.
- */
-static void own_status(const VblkVariant *variant, bool iothread)
-{
-    VblkOpts o = vblk_opts(variant);
-    VblkChain c = {};
-    Vblk *v;
-
-    if (iothread) {
-        o.args = "-object iothread,id=t0";
-        o.props = "iothread=t0";
-    }
-    v = vblk_start(&o);
-    vblk_chain_header(v, &c, VIRTIO_BLK_T_IN, 0);
-    c.in[c.nin++] = (VblkSeg) { v->bar.addr + v->common, VBLK_SECTOR };
-    vblk_chain_status(v, &c);
-    vblk_chain_submit(v, 0, &c);
-    vblk_kick(v, 0);
-    /* A byte of common configuration; zero once the reset is there. */
-    for (int i = 0; vblk_status(v); i++) {
-        g_assert_cmpint(i, <, 5000);
-        g_usleep(1000);
-    }
-    recover(v);
-    vblk_stop(v);
-}
-
-static void test_own_status(const VblkVariant *variant)
-{
-    own_status(variant, false);
-    own_status(variant, true);
-}
-
 /*
  * Row 55, B1, CVE-2024-8612: what a failing request leaves in a bounce buffer
  * must not reach the guest.  The MSI-X table is device memory that can be read
@@ -930,10 +871,6 @@ void vblk_add_malformed_tests(void)
     vblk_add("no-memory/data", VBLK_ON_MOST, test_hole);
     vblk_add("no-memory/control", VBLK_ON_MOST, test_hole_control);
     vblk_add("no-memory/large", VBLK_ON_MOST, test_hole_large);
-    vblk_add("no-memory/own-registers", VBLK_ON_SPLIT | VBLK_ON_PACKED,
-             test_own_registers);
-    vblk_add("no-memory/own-status", VBLK_ON_SPLIT | VBLK_ON_PACKED,
-             test_own_status);
     vblk_add("no-memory/bounce-leak", VBLK_ON_SPLIT | VBLK_ON_PACKED,
              test_bounce_leak);
 }
