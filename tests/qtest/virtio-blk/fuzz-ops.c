@@ -62,7 +62,6 @@ typedef struct Fuzz {
     FuzzHost *h;
     Vblk v;
     FuzzInput in;
-    bool tame;                      /* all buffers lie in RAM */
     uint64_t features;              /* to accept, of those offered */
     unsigned size;                  /* entries of a ring */
     unsigned queues;
@@ -406,9 +405,6 @@ static uint64_t any_address(Fuzz *f)
 {
     uint8_t how = fuzz_u8(&f->in);
 
-    if (f->tame) {
-        return SLOT_MEM + how;
-    }
     switch (how & 7) {
     case 0:
         return HOLE + how;
@@ -435,18 +431,13 @@ static void spoil(Fuzz *f)
     uint8_t what = fuzz_u8(&f->in);
     unsigned i = (what >> 4) % f->pieces;
     Piece *p = &f->piece[i];
-    bool table = p->flags & VRING_DESC_F_INDIRECT;
 
-    /* Data taken for descriptors would lead anywhere. */
-    if (f->tame && (table || (what & 7) == 4)) {
-        return;
-    }
     switch (what & 7) {
     case 0:
         p->addr = any_address(f);
         break;
     case 1:
-        p->len = f->tame ? fuzz_u32(&f->in) % HALF : fuzz_u32(&f->in);
+        p->len = fuzz_u32(&f->in);
         break;
     case 2:
         p->in = !p->in;
@@ -629,9 +620,6 @@ static void op_register(Fuzz *f)
     uint16_t at = fuzz_u16(&f->in);
     uint32_t value = fuzz_u32(&f->in);
 
-    if (f->tame) {
-        return;
-    }
     if (!vblk_is_pci(&f->v)) {
         qtest_writel(f->v.qts, f->v.mmio + at % 0x200, value);
     } else if (at & 0x8000) {
@@ -646,7 +634,7 @@ static void op_pci_config(Fuzz *f)
     uint8_t at = fuzz_u8(&f->in);
     uint16_t value = fuzz_u16(&f->in);
 
-    if (vblk_is_pci(&f->v) && !f->tame) {
+    if (vblk_is_pci(&f->v)) {
         /* 0 is the command register: bus master on and off. */
         qpci_config_writew(f->v.pdev, (at ?: PCI_COMMAND) & 0xfe, value);
     }
@@ -669,9 +657,6 @@ static void op_ring_memory(Fuzz *f)
     uint8_t len = fuzz_u8(&f->in) % 32, data[32];
 
     fuzz_take(&f->in, data, len);
-    if (f->tame) {
-        return;
-    }
     store(f, RINGS + at, data, len);
 }
 
@@ -810,13 +795,7 @@ static void begin(Fuzz *f)
         /* Notifications that depend on the ring need a driver with care. */
         f->features &= ~VBLK_BIT(VIRTIO_RING_F_EVENT_IDX);
     }
-    /*
-     * Where a buffer is no RAM, the base takes the BQL to read it.  An iothread
-     * that does so while the main loop waits for it waits for ever; so does
-     * stock.
-     */
-    f->tame = strstr(f->h->args, "iothread=");
-    f->size = how & 8 || f->tame ? 256 : how & 16 ? 8 : 32;
+    f->size = how & 8 ? 256 : how & 16 ? 8 : 32;
     f->queues = 1 + (how >> 5) % MAX_QUEUES;
     attach(f);
     if (how & 0x80 && vblk_is_pci(&f->v)) {
