@@ -17,10 +17,15 @@ static inline void fuzz_take(FuzzInput *in, void *to, size_t size)
 {
     size_t n = MIN(size, in->left);
 
-    memset(to, 0, size);
-    memcpy(to, in->p, n);
-    in->p += n;
-    in->left -= n;
+    /* What is empty may be a null pointer. */
+    if (size) {
+        memset(to, 0, size);
+    }
+    if (n) {
+        memcpy(to, in->p, n);
+        in->p += n;
+        in->left -= n;
+    }
 }
 
 static inline uint8_t fuzz_u8(FuzzInput *in)
