@@ -263,31 +263,10 @@ static void append_done(void *opaque, int ret)
 }
 
 /*
- * May @sectors be put behind the write pointer of the zone at @sector?  The
- * block layer takes a full zone's pointer for a place to write to, and that is
- * in the next zone.
+ * Why an append can't run, or VIRTIO_BLK_S_OK (VIRTIO 1.4, 5.2.6.2).  Whether
+ * there is room behind the write pointer is known when its turn comes only: the
+ * block layer looks (patch 0035).
  */
-static bool append_fits(VirtIOBlock *s, uint64_t sector, uint64_t sectors)
-{
-    const BlockLimits *bl = zone_limits(s);
-    BlockZoneWps *wps = blk_bs(s->blk)->wps;
-    uint64_t zone_sectors = bl->zone_size >> BDRV_SECTOR_BITS;
-    uint64_t end = MIN(sector + zone_sectors, virtio_blk_capacity(s));
-    uint64_t wp;
-
-    /* Zones that need not be written in order have no append. */
-    if (bl->zoned != BLK_Z_HM) {
-        return false;
-    }
-    /* A raw node knows no pointers; the one below it checks for itself. */
-    if (!wps) {
-        return true;
-    }
-    wp = wps->wp[sector / zone_sectors];
-    return !BDRV_ZT_IS_CONV(wp) && (wp >> BDRV_SECTOR_BITS) + sectors <= end;
-}
-
-/* Why an append can't run, or VIRTIO_BLK_S_OK (VIRTIO 1.4, 5.2.6.2). */
 static uint8_t append_check(VirtIOBlockReq *req)
 {
     VirtIOBlock *s = req->queue->dev;
@@ -301,13 +280,14 @@ static uint8_t append_check(VirtIOBlockReq *req)
         return VIRTIO_BLK_S_UNSUPP;
     }
     zone_sectors = bl->zone_size >> BDRV_SECTOR_BITS;
-    if (frame->sector >= capacity || frame->sector % zone_sectors ||
+    /* Zones that need not be written in order have no append. */
+    if (bl->zoned != BLK_Z_HM ||
+        frame->sector >= capacity || frame->sector % zone_sectors ||
         frame->in_len < sizeof(uint64_t) || !sectors ||
         sectors > bl->max_append_sectors || sectors > zone_sectors ||
         !blk_is_writable(s->blk) ||
         !virtio_blk_rw_range_ok(frame->sector, frame->out_len, capacity,
-                                virtio_blk_block_sectors(s)) ||
-        !append_fits(s, frame->sector, sectors)) {
+                                virtio_blk_block_sectors(s))) {
         return VIRTIO_BLK_S_ZONE_INVALID_CMD;
     }
     return VIRTIO_BLK_S_OK;

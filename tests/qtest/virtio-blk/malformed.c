@@ -798,6 +798,42 @@ static void test_hole_large(const VblkVariant *variant)
 }
 
 /*
+ * What a bad chain has mapped already must be given back each time, to the
+ * address space of the device.
+ */
+static void test_hole_bad_chain(const VblkVariant *variant)
+{
+    VblkOpts o = vblk_opts(variant);
+    uint32_t used;
+    Vblk *v;
+
+    o.props = "disable-legacy=on,iommu_platform=on";
+    v = vblk_start(&o);
+    for (unsigned i = 0; i < 20; i++) {
+        VblkChain c = {};
+
+        vblk_chain_header(v, &c, VIRTIO_BLK_T_OUT, 64);
+        c.out[c.nout++] = (VblkSeg) { vblk_hole(v), VBLK_SECTOR };
+        c.out[c.nout++] = (VblkSeg) { vblk_hole(v), 0 };
+        vblk_chain_status(v, &c);
+        vblk_chain_submit(v, 0, &c);
+        vblk_publish(v, 0);
+        vblk_notify(v, 0);
+        vblk_expect_broken(v, 0);
+        vblk_setup(v);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        VblkChain c = {};
+
+        vblk_chain_header(v, &c, VIRTIO_BLK_T_IN, 64);
+        c.in[c.nin++] = (VblkSeg) { vblk_hole(v), VBLK_SECTOR };
+        vblk_chain_status(v, &c);
+        g_assert_cmpint(vblk_chain_run(v, 0, &c, &used), ==, OK);
+    }
+    vblk_stop(v);
+}
+
+/*
  * Row 55, B1, CVE-2024-8612: what a failing request leaves in a bounce buffer
  * must not reach the guest.  The MSI-X table is device memory that can be read
  * back.
@@ -871,6 +907,8 @@ void vblk_add_malformed_tests(void)
     vblk_add("no-memory/data", VBLK_ON_MOST, test_hole);
     vblk_add("no-memory/control", VBLK_ON_MOST, test_hole_control);
     vblk_add("no-memory/large", VBLK_ON_MOST, test_hole_large);
+    vblk_add("no-memory/bad-chain", VBLK_ON_SPLIT | VBLK_ON_PACKED |
+             VBLK_ON_IOTHREAD, test_hole_bad_chain);
     vblk_add("no-memory/bounce-leak", VBLK_ON_SPLIT | VBLK_ON_PACKED,
              test_bounce_leak);
 }

@@ -844,6 +844,70 @@ static void test_append_batch(const VblkVariant *variant)
     stop(&f, v);
 }
 
+/*
+ * Several at once, and room for two of them: the others must not land in the
+ * next zone.
+ */
+static void test_append_batch_full(const VblkVariant *variant)
+{
+    enum { N = 6, LEN = 4 };
+    VblkFake f;
+    Vblk *v = start(&f, variant);
+    VblkChain c[N] = {};
+    VblkReq *req[N];
+    uint64_t at[N];
+    unsigned ok = 0;
+
+    if (!v) {
+        return;
+    }
+    g_assert_cmpint(write_at(v, START(4), ZONE - 2 * LEN), ==, OK);
+    for (unsigned i = 0; i < N; i++) {
+        req[i] = append_submit(v, &c[i], START(4), LEN * 512, &at[i]);
+    }
+    vblk_kick(v, 0);
+    for (unsigned i = 0; i < N; i++) {
+        uint8_t status;
+
+        vblk_wait(v, req[i], NULL);
+        status = qtest_readb(v->qts, c[i].status);
+        if (status == OK) {
+            g_assert_cmpint(qtest_readq(v->qts, at[i]), ==,
+                            START(4) + ZONE - (2 - ok) * LEN);
+            ok++;
+        } else {
+            g_assert_cmpint(status, ==, INVALID);
+        }
+    }
+    g_assert_cmpint(ok, ==, 2);
+    check_zone(v, 4, VIRTIO_BLK_ZS_FULL, ZONE);
+    check_zone(v, 5, VIRTIO_BLK_ZS_EMPTY, 0);
+    stop(&f, v);
+}
+
+/*
+ * There is no zone at the end of the disk, and no write pointer either (the
+ * address sanitizer sees that it is left alone).
+ */
+static void test_write_nothing(const VblkVariant *variant)
+{
+    VblkFake f;
+    Vblk *v = start(&f, variant);
+    uint64_t end;
+
+    if (!v) {
+        return;
+    }
+    end = vblk_cfg(v, capacity);
+    g_assert_cmpint(vblk_cmd(v, 0, VIRTIO_BLK_T_OUT, end, NULL, 0, NULL), ==,
+                    OK);
+    g_assert_cmpint(vblk_cmd(v, 0, VIRTIO_BLK_T_OUT, START(4), NULL, 0, NULL),
+                    ==, OK);
+    check_zone(v, 4, VIRTIO_BLK_ZS_EMPTY, 0);
+    g_assert_cmpint(write_at(v, START(4), 8), ==, OK);
+    stop(&f, v);
+}
+
 typedef struct Append {
     uint64_t sector;
     unsigned sectors;
@@ -1288,6 +1352,8 @@ static void add_data_tests(void)
     vblk_add("zoned/append-behind", ZONED_ON, test_append_behind);
     vblk_add("zoned/append-dead", ZONED_ON, test_append_dead);
     vblk_add("zoned/append-full", ZONED_ON, test_append_full);
+    vblk_add("zoned/append-batch-full", ZONED_ON, test_append_batch_full);
+    vblk_add("zoned/write-nothing", ZONED_ON, test_write_nothing);
     vblk_add("zoned/append-none", ZONED_ON, test_append_none);
     vblk_add("zoned/append-no-room", ZONED_ON, test_append_no_room);
     vblk_add("zoned/write-pointer", ZONED_ON, test_write_pointer);
