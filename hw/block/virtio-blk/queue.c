@@ -351,12 +351,7 @@ static void queue_attach(VirtIOBlkQueue *q)
 
 void virtio_blk_queues_attach(VirtIOBlock *s)
 {
-    /*
-     * While ioeventfd stops, its waits may run drained sections of others: what
-     * is detached must not come back.
-     */
-    if (virtio_blk_in_kernel(s) || blk_in_drain(s->blk) ||
-        s->ioeventfd_stopping) {
+    if (virtio_blk_in_kernel(s) || blk_in_drain(s->blk)) {
         return;
     }
     for (unsigned i = 0; i < s->conf.num_queues; i++) {
@@ -366,14 +361,45 @@ void virtio_blk_queues_attach(VirtIOBlock *s)
     }
 }
 
-/* Runs in the queue's thread, so no handler of the queue runs beside it. */
-static void queue_detach_bh(void *opaque)
+static void queue_detach_here(VirtIOBlkQueue *q)
 {
-    VirtIOBlkQueue *q = opaque;
-
     virtio_queue_aio_detach_host_notifier(q->vq, q->ctx);
     /* A kick that no handler saw yet must still be served, or be void. */
     virtio_queue_host_notifier_read(virtio_queue_get_host_notifier(q->vq));
+}
+
+/* DetachCall: a detach that the main loop waits for. */
+typedef struct DetachCall {
+    VirtIOBlkQueue *q;
+    QemuEvent done;
+} DetachCall;
+
+static void queue_detach_bh(void *opaque)
+{
+    DetachCall *call = opaque;
+
+    queue_detach_here(call->q);
+    qemu_event_set(&call->done);
+}
+
+/*
+ * Done in the queue's thread, so that no handler of the queue runs beside it.
+ * That thread never waits for the main loop, and the main loop does nothing
+ * else meanwhile: an interrupt or a bounce buffer may be a reset of this
+ * device, half of whose queues are still attached.
+ */
+static void queue_detach(VirtIOBlkQueue *q)
+{
+    DetachCall call = { .q = q };
+
+    if (q->ctx == qemu_get_aio_context()) {
+        queue_detach_here(q);
+        return;
+    }
+    qemu_event_init(&call.done, false);
+    aio_bh_schedule_oneshot(q->ctx, queue_detach_bh, &call);
+    qemu_event_wait(&call.done);
+    qemu_event_destroy(&call.done);
 }
 
 void virtio_blk_drained_begin(void *opaque)
@@ -494,6 +520,10 @@ int virtio_blk_start_ioeventfd(VirtIODevice *vdev)
     if (s->ioeventfd_started || s->ioeventfd_starting) {
         return 0;
     }
+    if (s->ioeventfd_stopping) {
+        /* By what the waits of a stop let in; the next kick tries again. */
+        return -EBUSY;
+    }
     s->ioeventfd_starting = true;
     if (notifiers_assign(s) != 0) {
         s->ioeventfd_disabled = true;
@@ -528,23 +558,26 @@ void virtio_blk_stop_ioeventfd(VirtIODevice *vdev)
 {
     VirtIOBlock *s = VIRTIO_BLK(vdev);
 
-    if (!s->ioeventfd_started || s->ioeventfd_stopping) {
+    if (!s->ioeventfd_started) {
         return;
     }
-    s->ioeventfd_stopping = true;
     if (virtio_blk_in_kernel(s)) {
         virtio_blk_vhost_give_back(s);
     }
 
-    /* In a drained section, too: that does not wait for a running handler. */
+    /*
+     * In a drained section, too: that does not wait for a running handler.  No
+     * events are handled until all are detached and none can come back.
+     */
     for (unsigned i = 0; i < s->conf.num_queues; i++) {
-        aio_wait_bh_oneshot(s->queues[i].ctx, queue_detach_bh, &s->queues[i]);
+        queue_detach(&s->queues[i]);
     }
     qatomic_set(&s->queues_detached, true);
     host_notifiers_release(s);
 
     /* From here on a drain neither detaches nor attaches. */
     s->ioeventfd_started = false;
+    s->ioeventfd_stopping = true;
 
     /* Restart bottom halves and requests in flight still use notifiers. */
     virtio_blk_wait_idle(s, NULL);
@@ -572,7 +605,7 @@ void virtio_blk_queue_reset(VirtIODevice *vdev, uint32_t index)
     qatomic_set(&q->reset, true);
     virtio_blk_vhost_leave(s, "a queue is reset");
     if (s->ioeventfd_started) {
-        aio_wait_bh_oneshot(q->ctx, queue_detach_bh, q);
+        queue_detach(q);
     }
     virtio_blk_abandon(s, q);
     q->notify = false;

@@ -13,6 +13,7 @@
 #define ROUNDS      100         /* of a race, which the first few meet */
 #define RING        8           /* entries: they fit between registers */
 #define SECTOR      64
+#define WORD        4           /* bytes of a descriptor */
 
 static void recover(Vblk *v)
 {
@@ -87,10 +88,42 @@ static void test_own_status(const VblkVariant *variant)
     own_status(variant, true);
 }
 
+/*
+ * A stop of the VM takes the queue from its iothread, just when a request that
+ * has ended there resets the device.
+ */
+static void test_reset_in_stop(const VblkVariant *variant)
+{
+    VblkOpts o = vblk_opts(variant);
+    Vblk *v = vblk_start(&o);
+
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        uint64_t status = vblk_is_pci(v) ? v->bar.addr + v->common + 0x14 :
+                          v->mmio + 0x70;
+        VblkReq *req[8];
+
+        for (unsigned j = 0; j < ARRAY_SIZE(req); j++) {
+            VblkChain c = {};
+
+            vblk_chain_header(v, &c, VIRTIO_BLK_T_IN, 0);
+            vblk_chain_in(v, &c, VBLK_SECTOR - WORD);
+            c.in[c.nin++] = (VblkSeg) { status, WORD };
+            vblk_chain_status(v, &c);
+            req[j] = vblk_chain_submit(v, 0, &c);
+        }
+        vblk_publish(v, 0);
+        vblk_notify(v, 0);
+        qtest_qmp_assert_success(v->qts, "{ 'execute': 'stop' }");
+        qtest_qmp_assert_success(v->qts, "{ 'execute': 'cont' }");
+        vblk_setup(v);
+    }
+    vblk_check_io(v, 0);
+    vblk_stop(v);
+}
+
 /* ---- writes to the disk ---- */
 
 #define PART        (VBLK_SECTOR / 4)   /* of a sector: from registers */
-#define WORD        4                   /* bytes of a descriptor */
 
 /* Submit a write of what is @at, @step bytes a descriptor, and zeroes. */
 static VblkReq *submit_write(Vblk *v, uint64_t at, unsigned step)
@@ -217,6 +250,7 @@ void vblk_add_register_tests(void)
     vblk_add("registers/own", VBLK_ON_SPLIT | VBLK_ON_PACKED, test_own);
     vblk_add("registers/own-status", VBLK_ON_SPLIT | VBLK_ON_PACKED,
              test_own_status);
+    vblk_add("registers/reset-in-stop", where, test_reset_in_stop);
     vblk_add("registers/write", where, test_write);
     vblk_add("registers/write-beside-reset", where, test_write_reset);
     vblk_add("registers/ring", where, test_ring);
