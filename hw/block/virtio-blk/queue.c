@@ -361,11 +361,11 @@ void virtio_blk_queues_attach(VirtIOBlock *s)
     }
 }
 
+/* A kick that no handler saw yet is void: the next attach kicks again. */
 static void queue_detach_here(VirtIOBlkQueue *q)
 {
     virtio_queue_aio_detach_host_notifier(q->vq, q->ctx);
-    /* A kick that no handler saw yet must still be served, or be void. */
-    virtio_queue_host_notifier_read(virtio_queue_get_host_notifier(q->vq));
+    event_notifier_test_and_clear(virtio_queue_get_host_notifier(q->vq));
 }
 
 /* DetachCall: a detach that the main loop waits for. */
@@ -384,9 +384,9 @@ static void queue_detach_bh(void *opaque)
 
 /*
  * Done in the queue's thread, so that no handler of the queue runs beside it.
- * That thread never waits for the main loop, and the main loop does nothing
- * else meanwhile: an interrupt or a bounce buffer may be a reset of this
- * device, half of whose queues are still attached.
+ * That thread does not wait for the main loop, and the main loop does nothing
+ * else meanwhile, nor serves the queue: an interrupt or a bounce buffer may be
+ * a reset of this device, half of whose queues are still attached.
  */
 static void queue_detach(VirtIOBlkQueue *q)
 {
