@@ -220,7 +220,7 @@ static void place_ring(Vblk *v, unsigned part)
 
 /*
  * In an iothread such a queue breaks the device before it does anything; in the
- * main loop it does what it can.  vhost gives the kernel a copy of the registers
+ * main loop it does what it can.  To the kernel vhost gives a copy of registers
  * for a ring, whatever the thread.  None hangs QEMU.
  */
 static void test_ring(const VblkVariant *variant)
