@@ -520,7 +520,7 @@ int virtio_blk_start_ioeventfd(VirtIODevice *vdev)
     if (s->ioeventfd_started || s->ioeventfd_starting) {
         return 0;
     }
-    if (s->ioeventfd_stopping) {
+    if (s->queues_detached) {
         /* By what the waits of a stop let in; the next kick tries again. */
         return -EBUSY;
     }
@@ -577,7 +577,6 @@ void virtio_blk_stop_ioeventfd(VirtIODevice *vdev)
 
     /* From here on a drain neither detaches nor attaches. */
     s->ioeventfd_started = false;
-    s->ioeventfd_stopping = true;
 
     /* Restart bottom halves and requests in flight still use notifiers. */
     virtio_blk_wait_idle(s, NULL);
@@ -586,7 +585,6 @@ void virtio_blk_stop_ioeventfd(VirtIODevice *vdev)
     blk_set_aio_context(s->blk, qemu_get_aio_context(), NULL);
     guest_notifiers_set(s, false);
     qatomic_set(&s->queues_detached, false);
-    s->ioeventfd_stopping = false;
 }
 
 /*

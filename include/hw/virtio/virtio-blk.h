@@ -108,7 +108,6 @@ struct VirtIOBlock {
     bool ioeventfd_disabled;
     bool ioeventfd_started;             /* see virtio_blk_start_ioeventfd() */
     bool ioeventfd_starting;
-    bool ioeventfd_stopping;            /* waiting for the last requests */
     bool queues_detached;               /* while stopping; any thread reads */
 };
 
