@@ -114,8 +114,7 @@ static void test_queue_beyond(const VblkVariant *variant)
     qtest_writew(v->qts, rings + 2, 1);
     use_bad_size(v, 2 * max, mem, rings);
     g_assert_cmphex(qtest_readb(v->qts, status), ==, VBLK_S_UNTOUCHED);
-    vblk_setup(v);
-    vblk_check_io(v, 0);
+    vblk_recover(v);
     vblk_stop(v);
 }
 

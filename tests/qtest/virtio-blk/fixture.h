@@ -319,6 +319,8 @@ uint8_t vblk_write(Vblk *v, uint64_t sector, const void *data, uint32_t len);
 uint8_t vblk_flush(Vblk *v);
 /* Write a pattern, read it back, on queue q: "this queue works". */
 void vblk_check_io(Vblk *v, unsigned q);
+/* After what broke the device: a reset must make it whole. */
+void vblk_recover(Vblk *v);
 /* @len bytes that depend on @seed and position. */
 void vblk_pattern(void *data, size_t len, uint32_t seed);
 

@@ -29,13 +29,6 @@ static Segment range(uint64_t sector, uint32_t num, uint32_t flags)
     };
 }
 
-/* After a request that broke the device: a reset must make it whole. */
-static void recover(Vblk *v)
-{
-    vblk_setup(v);
-    vblk_check_io(v, 0);
-}
-
 /* ---- framing that breaks the device ---- */
 
 static void expect_framing_breaks(Vblk *v, const VblkChain *c)
@@ -46,7 +39,7 @@ static void expect_framing_breaks(Vblk *v, const VblkChain *c)
     vblk_notify(v, 0);
     vblk_expect_broken(v, 0);
     g_assert_false(vblk_done(v, req));
-    recover(v);
+    vblk_recover(v);
 }
 
 /* No header at all. */
@@ -579,7 +572,7 @@ static void expect_ring_breaks(Vblk *v, const VblkRawDesc *d, unsigned n)
     vblk_publish(v, 0);
     vblk_notify(v, 0);
     vblk_expect_broken(v, 0);
-    recover(v);
+    vblk_recover(v);
 }
 
 #define NEXT    VRING_DESC_F_NEXT
@@ -622,7 +615,7 @@ static void test_ring_index(const VblkVariant *variant)
     vblk_publish(v, 0);
     vblk_notify(v, 0);
     vblk_expect_broken(v, 0);
-    recover(v);
+    vblk_recover(v);
     /*
      * More entries than the ring has.  A device that is fast enough has ended
      * the first ones before it comes to the last, and can't tell.
@@ -631,7 +624,7 @@ static void test_ring_index(const VblkVariant *variant)
     vblk_publish(v, 0);
     vblk_notify(v, 0);
     g_usleep(20000);
-    recover(v);
+    vblk_recover(v);
     vblk_stop(v);
 }
 
@@ -717,7 +710,7 @@ static void test_packed_endless(const VblkVariant *variant)
     /* No chain can be that long: whatever it is to the device, it lives. */
     g_usleep(50000);
     vblk_status(v);
-    recover(v);
+    vblk_recover(v);
     vblk_stop(v);
 }
 
@@ -750,7 +743,7 @@ static void test_hole(const VblkVariant *variant)
                         VBLK_SECTOR + 1 : types[i] == VIRTIO_BLK_T_OUT ? 1 :
                         VIRTIO_BLK_ID_BYTES + 1);
     }
-    recover(v);
+    vblk_recover(v);
     vblk_stop(v);
 }
 
@@ -774,7 +767,7 @@ static void test_hole_control(const VblkVariant *variant)
         vblk_chain_submit(v, 0, &c);
         vblk_kick(v, 0);
         g_usleep(20000);
-        recover(v);
+        vblk_recover(v);
     }
     vblk_stop(v);
 }
@@ -793,7 +786,7 @@ static void test_hole_large(const VblkVariant *variant)
     vblk_kick(v, 0);
     g_usleep(20000);
     vblk_status(v);
-    recover(v);
+    vblk_recover(v);
     vblk_stop(v);
 }
 

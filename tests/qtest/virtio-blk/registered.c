@@ -19,7 +19,6 @@
 #define MEMORY_MB       96
 #define MACHINE_ARGS    "-m 96,slots=2,maxmem=1G"
 #define DIMM            (128 * MiB)
-/* Direct I/O on tmpfs is by pages. */
 #define ON              "\"register-memory\":\"on\","
 #define OFF             "\"register-memory\":\"off\","
 #define MEMORY_EVENTS   "-trace virtio_blk_pinned -D "

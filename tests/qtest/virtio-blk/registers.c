@@ -8,6 +8,8 @@
  */
 
 #include "qemu/osdep.h"
+#include "standard-headers/linux/virtio_mmio.h"
+#include "standard-headers/linux/virtio_pci.h"
 #include "transport.h"
 
 #define ROUNDS      100         /* of a race, which the first few meet */
@@ -15,19 +17,28 @@
 #define SECTOR      64
 #define WORD        4           /* bytes of a descriptor */
 
-static void recover(Vblk *v)
-{
-    vblk_setup(v);
-    vblk_check_io(v, 0);
-}
-
 /* The configuration space: reading it has no side effect. */
 static uint64_t registers(Vblk *v)
 {
-    return vblk_is_pci(v) ? v->bar.addr + v->device : v->mmio + 0x100;
+    return vblk_is_pci(v) ? v->bar.addr + v->device :
+                            v->mmio + VIRTIO_MMIO_CONFIG;
 }
 
 /* ---- reads from the disk ---- */
+
+/* Submit a read of a sector, @len bytes of it to @at, those before to RAM. */
+static void submit_read(Vblk *v, uint64_t at, unsigned len)
+{
+    VblkChain c = {};
+
+    vblk_chain_header(v, &c, VIRTIO_BLK_T_IN, 0);
+    if (len < VBLK_SECTOR) {
+        vblk_chain_in(v, &c, VBLK_SECTOR - len);
+    }
+    c.in[c.nin++] = (VblkSeg) { at, len };
+    vblk_chain_status(v, &c);
+    vblk_chain_submit(v, 0, &c);
+}
 
 /* A read into the device's own doorbells must not confuse it. */
 static void test_own(const VblkVariant *variant)
@@ -40,15 +51,10 @@ static void test_own(const VblkVariant *variant)
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(where); i++) {
-        VblkChain c = {};
-
-        vblk_chain_header(v, &c, VIRTIO_BLK_T_IN, 0);
-        c.in[c.nin++] = (VblkSeg) { where[i], VBLK_SECTOR };
-        vblk_chain_status(v, &c);
-        vblk_chain_submit(v, 0, &c);
+        submit_read(v, where[i], VBLK_SECTOR);
         vblk_kick(v, 0);
         g_usleep(20000);
-        recover(v);
+        vblk_recover(v);
     }
     vblk_stop(v);
 }
@@ -60,7 +66,6 @@ static void test_own(const VblkVariant *variant)
 static void own_status(const VblkVariant *variant, bool iothread)
 {
     VblkOpts o = vblk_opts(variant);
-    VblkChain c = {};
     Vblk *v;
 
     if (iothread) {
@@ -68,17 +73,14 @@ static void own_status(const VblkVariant *variant, bool iothread)
         o.props = "iothread=t0";
     }
     v = vblk_start(&o);
-    vblk_chain_header(v, &c, VIRTIO_BLK_T_IN, 0);
-    c.in[c.nin++] = (VblkSeg) { v->bar.addr + v->common, VBLK_SECTOR };
-    vblk_chain_status(v, &c);
-    vblk_chain_submit(v, 0, &c);
+    submit_read(v, v->bar.addr + v->common, VBLK_SECTOR);
     vblk_kick(v, 0);
     /* A byte of common configuration; zero once the reset is there. */
     for (int i = 0; vblk_status(v); i++) {
         g_assert_cmpint(i, <, 5000);
         g_usleep(1000);
     }
-    recover(v);
+    vblk_recover(v);
     vblk_stop(v);
 }
 
@@ -96,20 +98,13 @@ static void test_reset_in_stop(const VblkVariant *variant)
 {
     VblkOpts o = vblk_opts(variant);
     Vblk *v = vblk_start(&o);
+    uint64_t status = vblk_is_pci(v) ?
+                      v->bar.addr + v->common + VIRTIO_PCI_COMMON_STATUS :
+                      v->mmio + VIRTIO_MMIO_STATUS;
 
     for (unsigned i = 0; i < ROUNDS; i++) {
-        uint64_t status = vblk_is_pci(v) ? v->bar.addr + v->common + 0x14 :
-                          v->mmio + 0x70;
-        VblkReq *req[8];
-
-        for (unsigned j = 0; j < ARRAY_SIZE(req); j++) {
-            VblkChain c = {};
-
-            vblk_chain_header(v, &c, VIRTIO_BLK_T_IN, 0);
-            vblk_chain_in(v, &c, VBLK_SECTOR - WORD);
-            c.in[c.nin++] = (VblkSeg) { status, WORD };
-            vblk_chain_status(v, &c);
-            req[j] = vblk_chain_submit(v, 0, &c);
+        for (unsigned j = 0; j < 8; j++) {
+            submit_read(v, status, WORD);
         }
         vblk_publish(v, 0);
         vblk_notify(v, 0);
@@ -177,7 +172,7 @@ static void test_write(const VblkVariant *variant)
     check_write(v, registers(v), WORD, variant->iothread);
     check_write(v, registers(v), PART, variant->iothread);
     check_write(v, before, PART, variant->iothread);
-    recover(v);
+    vblk_recover(v);
     vblk_stop(v);
 }
 
@@ -240,7 +235,7 @@ static void test_ring(const VblkVariant *variant)
             vblk_notify(v, 0);
             g_usleep(1000);
         }
-        recover(v);
+        vblk_recover(v);
     }
     vblk_stop(v);
 }

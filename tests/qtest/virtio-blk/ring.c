@@ -624,6 +624,12 @@ void vblk_check_io(Vblk *v, unsigned q)
     g_assert_cmpmem(data, len, back, len);
 }
 
+void vblk_recover(Vblk *v)
+{
+    vblk_setup(v);
+    vblk_check_io(v, 0);
+}
+
 /* ---- chains built descriptor by descriptor ---- */
 
 uint64_t vblk_chain_out(Vblk *v, VblkChain *c, const void *data, uint32_t len)

@@ -813,31 +813,44 @@ static void test_append(const VblkVariant *variant)
     stop(&f, v);
 }
 
+/* Send @n appends of @len sectors at once; their status bytes and answers. */
+static void append_together(Vblk *v, uint64_t sector, unsigned n, unsigned len,
+                            uint8_t *status, uint64_t *where)
+{
+    g_autofree VblkChain *c = g_new0(VblkChain, n);
+    g_autofree VblkReq **req = g_new(VblkReq *, n);
+    g_autofree uint64_t *at = g_new(uint64_t, n);
+
+    for (unsigned i = 0; i < n; i++) {
+        req[i] = append_submit(v, &c[i], sector, len * 512, &at[i]);
+    }
+    vblk_kick(v, 0);
+    for (unsigned i = 0; i < n; i++) {
+        vblk_wait(v, req[i], NULL);
+        status[i] = qtest_readb(v->qts, c[i].status);
+        where[i] = qtest_readq(v->qts, at[i]);
+    }
+}
+
 /* Row 44: several at once; each is told its own place. */
 static void test_append_batch(const VblkVariant *variant)
 {
     enum { N = 10, LEN = 8 };
     VblkFake f;
     Vblk *v = start(&f, variant);
-    VblkChain c[N] = {};
-    VblkReq *req[N];
-    uint64_t at[N], seen = 0;
+    uint8_t status[N];
+    uint64_t where[N], seen = 0;
 
     if (!v) {
         return;
     }
+    append_together(v, START(3), N, LEN, status, where);
     for (unsigned i = 0; i < N; i++) {
-        req[i] = append_submit(v, &c[i], START(3), LEN * 512, &at[i]);
-    }
-    vblk_kick(v, 0);
-    for (unsigned i = 0; i < N; i++) {
-        uint64_t where;
+        uint64_t at = where[i] - START(3);
 
-        vblk_wait(v, req[i], NULL);
-        g_assert_cmpint(qtest_readb(v->qts, c[i].status), ==, OK);
-        where = qtest_readq(v->qts, at[i]) - START(3);
-        g_assert_cmpint(where % LEN, ==, 0);
-        seen |= 1ull << (where / LEN);
+        g_assert_cmpint(status[i], ==, OK);
+        g_assert_cmpint(at % LEN, ==, 0);
+        seen |= 1ull << (at / LEN);
     }
     g_assert_cmphex(seen, ==, (1ull << N) - 1);
     check_zone(v, 3, VIRTIO_BLK_ZS_IOPEN, N * LEN);
@@ -853,30 +866,21 @@ static void test_append_batch_full(const VblkVariant *variant)
     enum { N = 6, LEN = 4 };
     VblkFake f;
     Vblk *v = start(&f, variant);
-    VblkChain c[N] = {};
-    VblkReq *req[N];
-    uint64_t at[N];
+    uint8_t status[N];
+    uint64_t where[N];
     unsigned ok = 0;
 
     if (!v) {
         return;
     }
     g_assert_cmpint(write_at(v, START(4), ZONE - 2 * LEN), ==, OK);
+    append_together(v, START(4), N, LEN, status, where);
     for (unsigned i = 0; i < N; i++) {
-        req[i] = append_submit(v, &c[i], START(4), LEN * 512, &at[i]);
-    }
-    vblk_kick(v, 0);
-    for (unsigned i = 0; i < N; i++) {
-        uint8_t status;
-
-        vblk_wait(v, req[i], NULL);
-        status = qtest_readb(v->qts, c[i].status);
-        if (status == OK) {
-            g_assert_cmpint(qtest_readq(v->qts, at[i]), ==,
-                            START(4) + ZONE - (2 - ok) * LEN);
+        if (status[i] == OK) {
+            g_assert_cmpint(where[i], ==, START(4) + ZONE - (2 - ok) * LEN);
             ok++;
         } else {
-            g_assert_cmpint(status, ==, INVALID);
+            g_assert_cmpint(status[i], ==, INVALID);
         }
     }
     g_assert_cmpint(ok, ==, 2);
