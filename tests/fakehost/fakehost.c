@@ -315,10 +315,28 @@ static ssize_t fake_read(int fd, const struct iovec *iov, int num,
     return REAL(preadv64)(fd, iov, num, offset);
 }
 
+/* The first @bytes of what @iov holds. */
+static ssize_t write_some(int fd, const struct iovec *iov, int num,
+                          size_t bytes, off_t offset)
+{
+    struct iovec some[IOV_MAX];
+    int n = 0;
+
+    for (; n < num && bytes; n++) {
+        some[n] = iov[n];
+        if (some[n].iov_len > bytes) {
+            some[n].iov_len = bytes;
+        }
+        bytes -= some[n].iov_len;
+    }
+    return REAL(pwritev64)(fd, some, n, offset);
+}
+
 static ssize_t fake_write(int fd, const struct iovec *iov, int num,
                           off_t offset)
 {
     size_t bytes = iov_bytes(iov, num);
+    uint64_t size;
     ssize_t ret;
     int error;
 
@@ -326,17 +344,22 @@ static ssize_t fake_write(int fd, const struct iovec *iov, int num,
         return REAL(pwritev64)(fd, iov, num, offset);
     }
     error = fake_fault("write");
-    if (!error && offset + bytes > fake_bytes(fd)) {
+    size = fake_bytes(fd);
+    if (!error && bytes && offset >= size) {
         error = -ENOSPC;
     }
+    /* Linux cuts a write that goes beyond the end of a block device. */
+    if (!error && bytes && bytes > size - offset) {
+        bytes = size - offset;
+    }
     if (error || !zones_present(fd)) {
-        return error ? fail(error) : REAL(pwritev64)(fd, iov, num, offset);
+        return error ? fail(error) : write_some(fd, iov, num, bytes, offset);
     }
     error = zones_write_begin(offset, bytes);
     if (error) {
         return fail(error);
     }
-    ret = REAL(pwritev64)(fd, iov, num, offset);
+    ret = write_some(fd, iov, num, bytes, offset);
     zones_write_end(offset, bytes, ret == (ssize_t)bytes);
     return ret;
 }

@@ -857,35 +857,45 @@ static void test_append_batch(const VblkVariant *variant)
     stop(&f, v);
 }
 
-/*
- * Several at once, and room for two of them: the others must not land in the
- * next zone.
- */
-static void test_append_batch_full(const VblkVariant *variant)
+/* Several of @len sectors at once from @wp on, and room for @fit of them. */
+static void append_too_many(Vblk *v, unsigned zone, unsigned wp, unsigned len,
+                            unsigned fit)
 {
-    enum { N = 6, LEN = 4 };
-    VblkFake f;
-    Vblk *v = start(&f, variant);
+    enum { N = 6 };
     uint8_t status[N];
     uint64_t where[N];
     unsigned ok = 0;
 
-    if (!v) {
-        return;
-    }
-    g_assert_cmpint(write_at(v, START(4), ZONE - 2 * LEN), ==, OK);
-    append_together(v, START(4), N, LEN, status, where);
+    g_assert_cmpint(write_at(v, START(zone), wp), ==, OK);
+    append_together(v, START(zone), N, len, status, where);
     for (unsigned i = 0; i < N; i++) {
         if (status[i] == OK) {
-            g_assert_cmpint(where[i], ==, START(4) + ZONE - (2 - ok) * LEN);
+            g_assert_cmpint(where[i], ==, START(zone) + wp + ok * len);
             ok++;
         } else {
             g_assert_cmpint(status[i], ==, INVALID);
         }
     }
-    g_assert_cmpint(ok, ==, 2);
+    g_assert_cmpint(ok, ==, fit);
+}
+
+/*
+ * What has no room any more when its turn comes must not land in the next zone,
+ * nor a part of it in the last one.
+ */
+static void test_append_batch_full(const VblkVariant *variant)
+{
+    VblkFake f;
+    Vblk *v = start(&f, variant);
+
+    if (!v) {
+        return;
+    }
+    append_too_many(v, 4, ZONE - 8, 4, 2);
     check_zone(v, 4, VIRTIO_BLK_ZS_FULL, ZONE);
     check_zone(v, 5, VIRTIO_BLK_ZS_EMPTY, 0);
+    append_too_many(v, LAST, LAST_SECTORS - 12, 8, 1);
+    check_zone(v, LAST, VIRTIO_BLK_ZS_IOPEN, LAST_SECTORS - 4);
     stop(&f, v);
 }
 
@@ -1091,6 +1101,12 @@ static void test_append_full(const VblkVariant *variant)
     g_assert_cmpint(append(v, START(SMALL), 36, &where), ==, OK);
     g_assert_cmpint(zone_desc(v, SMALL).z_state, ==, VIRTIO_BLK_ZS_FULL);
     g_assert_cmpint(append(v, START(SMALL), 1, &where), ==, INVALID);
+    /* The last zone is shorter: no part of what does not fit is written. */
+    g_assert_cmpint(append(v, START(LAST), LAST_SECTORS - 4, &where), ==, OK);
+    g_assert_cmpint(append(v, START(LAST), 8, &where), ==, INVALID);
+    check_zone(v, LAST, VIRTIO_BLK_ZS_IOPEN, LAST_SECTORS - 4);
+    g_assert_cmpint(append(v, START(LAST), 4, &where), ==, OK);
+    g_assert_cmpint(where, ==, START(LAST) + LAST_SECTORS - 4);
     stop(&f, v);
 }
 
