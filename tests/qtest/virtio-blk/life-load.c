@@ -92,33 +92,48 @@ static unsigned in_flight(LifeLoad *l)
     return l->submitted - l->completed;
 }
 
-static void load_until(LifeLoad *l, uint64_t completed, bool submit)
+/* How long a stopped VM may look like a busy one. */
+#define QUIET_US    100000
+
+/* Returns false if the VM stopped before that and @may_stop. */
+static bool load_until(LifeLoad *l, uint64_t completed, bool submit,
+                       bool may_stop)
 {
-    gint64 end = g_get_monotonic_time() + VBLK_WAIT_MS * 1000;
+    gint64 last = g_get_monotonic_time();
 
     while (l->completed < completed) {
         unsigned reaped = 0;
+        gint64 quiet;
 
         for (unsigned q = 0; q < l->queues; q++) {
             reaped += queue_round(l, q, submit);
         }
+        quiet = g_get_monotonic_time() - last;
         if (reaped) {
-            end = g_get_monotonic_time() + VBLK_WAIT_MS * 1000;
-        } else if (g_get_monotonic_time() > end) {
+            last += quiet;
+        } else if (may_stop && quiet > QUIET_US && !life_is_running(l->vm)) {
+            return false;
+        } else if (quiet > VBLK_WAIT_MS * 1000) {
             vblk_fail("no completion for %d ms, %u requests in flight",
                     VBLK_WAIT_MS, in_flight(l));
         }
     }
+    return true;
 }
 
 void life_load_run(LifeLoad *l, unsigned n)
 {
-    load_until(l, l->completed + n, true);
+    load_until(l, l->completed + n, true, false);
+}
+
+bool life_load_while_running(LifeLoad *l, unsigned n)
+{
+    return load_until(l, l->completed + n, true, true);
 }
 
 void life_load_settle(LifeLoad *l)
 {
-    load_until(l, l->submitted, false);
+    load_until(l, l->submitted, false, false);
     for (unsigned q = 0; q < l->queues; q++) {
         g_assert_cmpint(vblk_completions(l->vm->v, q) - l->base[q], ==,
                         l->per_queue[q]);

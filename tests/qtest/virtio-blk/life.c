@@ -340,6 +340,15 @@ void life_assert_state(LifeVm *vm, const char *state)
     qobject_unref(resp);
 }
 
+bool life_is_running(LifeVm *vm)
+{
+    QDict *resp = life_query(vm, "{'execute': 'query-status'}");
+    bool running = qdict_get_bool(qdict_get_qdict(resp, "return"), "running");
+
+    qobject_unref(resp);
+    return running;
+}
+
 void life_wait_stopped(LifeVm *vm)
 {
     vblk_expect_event(vm->v, "STOP");

@@ -121,6 +121,7 @@ char *life_temp_in(const char *dir, const char *what, uint64_t size);
 QDict *life_query(LifeVm *vm, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /* Run state, as query-status has it; compare with life_assert_state(). */
 void life_assert_state(LifeVm *vm, const char *state);
+bool life_is_running(LifeVm *vm);
 void life_wait_stopped(LifeVm *vm);     /* STOP event */
 void life_cont(LifeVm *vm);
 /* The entry of disk0's device in query-block / query-blockstats (free it). */
@@ -208,6 +209,11 @@ LifeLoad *life_load_new(LifeVm *vm, unsigned depth);
 uint64_t life_load_sector(LifeLoad *l, unsigned i);     /* of a slot */
 /* Reap and submit again until @n more have completed. */
 void life_load_run(LifeLoad *l, unsigned n);
+/*
+ * The same, but false as soon as the VM has stopped: no driver runs then, and
+ * no device needs to have asked for its doorbell.
+ */
+bool life_load_while_running(LifeLoad *l, unsigned n);
 /* Wait for all; every request completed exactly once; data is right. */
 void life_load_end(LifeLoad *l);
 /* Wait for all, load goes on with the next life_load_run(). */

@@ -64,13 +64,8 @@ static void wait_migration(LifeVm *vm, const char *status)
 static void wait_running(LifeVm *vm)
 {
     gint64 end = g_get_monotonic_time() + VBLK_WAIT_MS * 1000;
-    bool running = false;
 
-    while (!running) {
-        QDict *resp = life_query(vm, "{'execute': 'query-status'}");
-
-        running = qdict_get_bool(qdict_get_qdict(resp, "return"), "running");
-        qobject_unref(resp);
+    while (!life_is_running(vm)) {
         g_assert_cmpint(g_get_monotonic_time(), <, end);
         g_usleep(2000);
     }
@@ -85,31 +80,33 @@ static LifeVm *start_side(Vhost *h, const LifeCase *c, LifeSpec s, bool vhost)
     return vhost_start(h, c, s);
 }
 
-/* A load until all of the memory was sent once, and some of it once more. */
+/*
+ * A load until all of the memory was sent once, and some of it once more.  Where
+ * this test is not given the time to dirty memory as fast as it is sent, the
+ * guest is stopped early.
+ */
 static void load_while_sent(LifeVm *vm, LifeLoad *l)
 {
     gint64 end = g_get_monotonic_time() + VBLK_WAIT_MS * 1000;
     int64_t passes = 0;
-    bool active = true;
 
-    while (active && passes < 2) {
+    while (passes < 2) {
         g_autofree char *now = NULL;
 
-        life_load_run(l, 10);
+        if (!life_load_while_running(l, 10)) {
+            return;
+        }
         now = migration_status(vm, &passes);
-        active = !strcmp(now, "active");
+        if (strcmp(now, "active")) {
+            return;
+        }
         g_assert_cmpint(g_get_monotonic_time(), <, end);
     }
     set_bandwidth(vm, 1024, 1);
-    life_load_run(l, 100);
+    life_load_while_running(l, 100);
 }
 
-/*
- * The load goes on while the memory is sent, and then over there.  Where this
- * test is not given the time to dirty memory as fast as it is sent, the guest
- * is stopped early, and what it kicks then is done in userspace: the disk is
- * still on this side.
- */
+/* The load goes on while the memory is sent, and then over there. */
 static void move(LifeVm *vm, LifeVm *to, LifeLoad *l, const char *socket)
 {
     g_autofree char *uri = g_strdup_printf("unix:%s", socket);
