@@ -39,6 +39,8 @@ fuzz_host()
     line=$(sed -n "s,^$name: ,,p" "$top/tests/fuzz/devices")
     mkdir -p "$dir"
     truncate -s 32M "$dir/disk"
+    # In a hole QEMU can't tell how direct I/O must be aligned.
+    dd if=/dev/zero of="$dir/disk" bs=64K count=1 conv=notrunc status=none
     export QEMU_FUZZ_ARGS=${line//@DISK@/$dir/disk}
     fuzz_env=()
     case $line in
