@@ -81,9 +81,9 @@ static LifeVm *start_side(Vhost *h, const LifeCase *c, LifeSpec s, bool vhost)
 }
 
 /*
- * A load until all of the memory was sent once, and some of it once more.  Where
- * this test is not given the time to dirty memory as fast as it is sent, the
- * guest is stopped early.
+ * A load until all of the memory was sent once, and some of it once more.
+ * Where this test is not given the time to dirty memory as fast as it is sent,
+ * the guest is stopped early.
  */
 static void load_while_sent(LifeVm *vm, LifeLoad *l)
 {
