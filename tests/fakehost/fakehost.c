@@ -336,7 +336,7 @@ static ssize_t fake_write(int fd, const struct iovec *iov, int num,
                           off_t offset)
 {
     size_t bytes = iov_bytes(iov, num);
-    uint64_t size;
+    uint64_t size, room;
     ssize_t ret;
     int error;
 
@@ -345,12 +345,13 @@ static ssize_t fake_write(int fd, const struct iovec *iov, int num,
     }
     error = fake_fault("write");
     size = fake_bytes(fd);
-    if (!error && bytes && offset >= size) {
+    room = offset < size ? size - offset : 0;
+    if (!error && bytes && !room) {
         error = -ENOSPC;
     }
     /* Linux cuts a write that goes beyond the end of a block device. */
-    if (!error && bytes && bytes > size - offset) {
-        bytes = size - offset;
+    if (bytes > room) {
+        bytes = room;
     }
     if (error || !zones_present(fd)) {
         return error ? fail(error) : write_some(fd, iov, num, bytes, offset);

@@ -95,7 +95,7 @@ static unsigned in_flight(LifeLoad *l)
 /* How long a stopped VM may look like a busy one. */
 #define QUIET_US    100000
 
-/* Returns false if the VM stopped before that and @may_stop. */
+/* False if @may_stop, and the VM has stopped and nothing completes. */
 static bool load_until(LifeLoad *l, uint64_t completed, bool submit,
                        bool may_stop)
 {

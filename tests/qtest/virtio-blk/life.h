@@ -210,8 +210,8 @@ uint64_t life_load_sector(LifeLoad *l, unsigned i);     /* of a slot */
 /* Reap and submit again until @n more have completed. */
 void life_load_run(LifeLoad *l, unsigned n);
 /*
- * The same, but false as soon as the VM has stopped: no driver runs then, and
- * no device needs to have asked for its doorbell.
+ * The same, but false if nothing completes and the VM has stopped: no driver
+ * runs then, and no device needs to have asked for its doorbell.
  */
 bool life_load_while_running(LifeLoad *l, unsigned n);
 /* Wait for all; every request completed exactly once; data is right. */
