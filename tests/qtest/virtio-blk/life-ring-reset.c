@@ -131,8 +131,9 @@ static void test_reenable(const LifeCase *c)
     life_stop(vm);
 }
 
-#define STOP_RULES LIFE_FAIL_ONCE("write", 64, 5) "," \
-                   LIFE_FAIL_ONCE("write", 128, 5)
+/* Late: both are taken before the VM stops. */
+#define STOP_RULES LIFE_FAIL_LATE("write", 64) "," \
+                   LIFE_FAIL_LATE("write", 128)
 
 /*
  * Row 56: parked requests of the queue are dropped, those of another one

@@ -63,10 +63,6 @@ static void test_throttled(const LifeCase *c)
     life_stop(vm);
 }
 
-/* The first time that @sector is in it, the request fails, but not at once. */
-#define FAIL_LATE(iotype, sector) \
-    LIFE_RULE(iotype, sector, 5, ",\"once\":true,\"delay-ns\":200000000")
-
 /*
  * A merged request fails while the VM stops: its parts are tried by themselves,
  * and the stop waits for them, too.
@@ -74,7 +70,7 @@ static void test_throttled(const LifeCase *c)
 static void test_merged(const LifeCase *c)
 {
     LifeVm *vm = life_start(c, &(LifeSpec) {
-        .rules = FAIL_LATE("write", 64) "," LIFE_SLOW("write", 72),
+        .rules = LIFE_FAIL_LATE("write", 64) "," LIFE_SLOW("write", 72),
         .json = "\"werror\":\"report\",",
     });
     VblkIo *io[2];

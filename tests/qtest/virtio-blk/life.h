@@ -31,6 +31,9 @@
 #define LIFE_FAIL_ONCE(iotype, sector, err) \
     LIFE_RULE(iotype, sector, err, ",\"once\":true")
 #define LIFE_FAIL(iotype, sector, err)  LIFE_RULE(iotype, sector, err, "")
+/* The same as LIFE_FAIL_ONCE with EIO, but not at once. */
+#define LIFE_FAIL_LATE(iotype, sector) \
+    LIFE_RULE(iotype, sector, 5, ",\"once\":true,\"delay-ns\":200000000")
 /* The first request on @sector takes LIFE_DELAY_MS of real time. */
 #define LIFE_SLOW(iotype, sector) \
     LIFE_RULE(iotype, sector, 0, ",\"once\":true,\"delay-ns\":400000000")
@@ -156,7 +159,8 @@ void life_release(LifeVm *vm);
 #define LIFE_LOG_FUA        2
 #define LIFE_LOG_DISCARD    4
 /*
- * Writes that stop the VM, LIFE_PARKED on each queue.  life_park: with
+ * Writes that stop the VM, LIFE_PARKED on each queue; late, since what another
+ * queue takes after the stop would stop it again.  life_park: with
  * .rules = LIFE_PARKED_RULES and .json = LIFE_STOP_JSON; the i-th write has
  * seed i + 1 and is for LIFE_PARKED_SECTOR(i); returns how many,
  * LIFE_PARKED_MAX at most.  life_assert_unparked: all are done, each once, by
@@ -166,12 +170,12 @@ void life_release(LifeVm *vm);
 #define LIFE_PARKED_MAX     (4 * LIFE_PARKED)
 #define LIFE_PARKED_SECTOR(i) (64 + (i) * 16)
 #define LIFE_PARKED_RULES \
-    LIFE_FAIL_ONCE("write", 64, 5) "," LIFE_FAIL_ONCE("write", 80, 5) "," \
-    LIFE_FAIL_ONCE("write", 96, 5) "," LIFE_FAIL_ONCE("write", 112, 5) "," \
-    LIFE_FAIL_ONCE("write", 128, 5) "," LIFE_FAIL_ONCE("write", 144, 5) "," \
-    LIFE_FAIL_ONCE("write", 160, 5) "," LIFE_FAIL_ONCE("write", 176, 5) "," \
-    LIFE_FAIL_ONCE("write", 192, 5) "," LIFE_FAIL_ONCE("write", 208, 5) "," \
-    LIFE_FAIL_ONCE("write", 224, 5) "," LIFE_FAIL_ONCE("write", 240, 5)
+    LIFE_FAIL_LATE("write", 64) "," LIFE_FAIL_LATE("write", 80) "," \
+    LIFE_FAIL_LATE("write", 96) "," LIFE_FAIL_LATE("write", 112) "," \
+    LIFE_FAIL_LATE("write", 128) "," LIFE_FAIL_LATE("write", 144) "," \
+    LIFE_FAIL_LATE("write", 160) "," LIFE_FAIL_LATE("write", 176) "," \
+    LIFE_FAIL_LATE("write", 192) "," LIFE_FAIL_LATE("write", 208) "," \
+    LIFE_FAIL_LATE("write", 224) "," LIFE_FAIL_LATE("write", 240)
 #define LIFE_STOP_JSON      "\"werror\":\"stop\","
 unsigned life_park(LifeVm *vm, VblkIo **io);
 void life_assert_unparked(LifeVm *vm, VblkIo **io, unsigned n);
