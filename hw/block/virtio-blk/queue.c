@@ -327,11 +327,15 @@ bool virtio_blk_queues_busy(VirtIOBlock *s, VirtIOBlkQueue *q)
 void virtio_blk_wait_idle(VirtIOBlock *s, VirtIOBlkQueue *q)
 {
     /*
-     * The drain makes throttled requests go at once.  It does not wait for
+     * A drain makes throttled requests go at once.  It does not wait for
      * requests that it held back itself, such as the parts of a failed merged
-     * request: they run when it ends, hence the second wait.
+     * request: they run when it ends, and would be throttled, with everybody
+     * waiting for them, but for a second one.
      */
     blk_drain(s->blk);
+    if (virtio_blk_queues_busy(s, q)) {
+        blk_drain(s->blk);
+    }
     AIO_WAIT_WHILE_UNLOCKED(NULL, virtio_blk_queues_busy(s, q));
 }
 

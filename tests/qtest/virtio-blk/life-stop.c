@@ -92,6 +92,36 @@ static void test_merged(const LifeCase *c)
     life_stop(vm);
 }
 
+/*
+ * The same with limits, which allow the merged request and nothing more: the
+ * stop does not wait for the clock.  (It stands still here.)
+ */
+static void test_merged_limits(const LifeCase *c)
+{
+    LifeVm *vm = life_start(c, &(LifeSpec) {
+        .rules = LIFE_FAIL_LATE("write", 64),
+        .json = "\"werror\":\"report\",",
+    });
+    VblkIo *io[4];
+
+    life_qmp(vm, "{'execute': 'block_set_io_throttle', 'arguments': {'id': "
+             "%s, 'bps': 0, 'bps_rd': 0, 'bps_wr': 0, 'iops': 1, 'iops_rd': 0,"
+             " 'iops_wr': 0}}", vblk_qom_path(vm->v));
+    for (unsigned i = 0; i < ARRAY_SIZE(io); i++) {
+        io[i] = life_write(vm, 0, SLOW_SECTOR + i * LIFE_SECTORS, i + 1);
+    }
+    vblk_kick(vm->v, 0);
+    life_wait_taken(vm, 0);
+    vblk_expect_pending(vm->v, io[0]->req, 0);
+    stop_vm(vm);
+    for (unsigned i = 0; i < ARRAY_SIZE(io); i++) {
+        life_ok(vm, io[i]);
+        life_assert_image(vm, SLOW_SECTOR + i * LIFE_SECTORS, i + 1);
+    }
+    g_assert_cmpint(vblk_stat(vm->v, "wr_merged"), >, 0);
+    life_stop(vm);
+}
+
 static uint64_t all_completions(LifeVm *vm)
 {
     uint64_t n = 0;
@@ -232,6 +262,8 @@ void life_add_stop_tests(void)
              test_in_flight);
     life_add("stop/merged", LIFE_PCI | LIFE_MMIO | LIFE_NOEVENTFD,
              test_merged);
+    life_add("stop/merged-limits", LIFE_PCI | LIFE_MMIO | LIFE_NOEVENTFD,
+             test_merged_limits);
     life_add("stop/throttled", LIFE_PCI | LIFE_MMIO, test_throttled);
     life_add("stop/loop", LIFE_ALL, test_loop);
     life_add("stop/no-pause", LIFE_PCI | LIFE_NOEVENTFD, test_no_pause);
